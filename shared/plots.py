@@ -1,0 +1,124 @@
+"""One function a figure: arrays in, a matplotlib Figure out. Nothing is computed here that is a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
+
+
+def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
+    """A styled figure that the notebook shows once: closed for pyplot, returned for display."""
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
+    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", dpi=80)
+    plt.close(figure)
+    return figure, axes
+
+
+def save(figure: Figure, folder: Path, name: str) -> Path:
+    """Write `<folder>/<name>.png` and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=100)
+    return folder / f"{name}.png"
+
+
+def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
+    """Bars of rows per class, one group a split. `counts`: {split: [rows of class 0, ...]}."""
+    figure, axes = _figure()
+    width = 0.8 / len(counts)
+    for i, (split, values) in enumerate(counts.items()):
+        bars = axes.bar(np.arange(len(names)) + i * width, values, width, label=split, color=[BLUE, ORANGE, GREEN][i % 3])
+        axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
+    axes.set_xticks(np.arange(len(names)) + width * (len(counts) - 1) / 2, names)
+    axes.set(ylabel="rows", title="Rows per class")
+    axes.margins(y=0.12)
+    axes.legend()
+    axes.grid(axis="x", visible=False)
+    return figure
+
+
+def lengths(tokens: np.ndarray, limit: int, percentile: float = 99) -> Figure:
+    """Histogram of lengths in tokens with the truncation limit and a percentile marked."""
+    figure, axes = _figure()
+    mark = np.percentile(tokens, percentile)
+    right = max(limit * 1.05, mark * 1.1)
+    axes.hist(np.minimum(tokens, right), bins=40, color=BLUE)
+    axes.axvline(limit, color=ORANGE, linewidth=2, label=f"cut at {limit} tokens ({(tokens > limit).mean():.1%} of rows)")
+    axes.axvline(mark, color=GREY, linestyle="--", label=f"{percentile:g}th percentile: {mark:.0f}")
+    axes.set(xlabel="tokens, special ones included (longer rows stand at the right edge)", ylabel="rows", title="Length of the rows")
+    axes.legend()
+    return figure
+
+
+def learning_curve(history: list[dict]) -> Figure:
+    """Training and validation loss by step, and the validation scores beside them."""
+    figure, (left, right) = _figure(9.0, 3.6, columns=2)
+    train = [(row["step"], row["loss"]) for row in history if "loss" in row]
+    left.plot(*zip(*train, strict=True), color=BLUE, label="training")
+    checks = [row for row in history if "eval_loss" in row]
+    steps = [row["step"] for row in checks]
+    left.plot(steps, [row["eval_loss"] for row in checks], color=ORANGE, marker="o", label="validation")
+    left.set(xlabel="step", ylabel="cross-entropy", title="Loss", ylim=(0, None))
+    left.legend()
+    for key, colour in (("eval_accuracy", BLUE), ("eval_macro_f1", ORANGE)):
+        right.plot(steps, [row[key] for row in checks], color=colour, marker="o", label=key.removeprefix("eval_").replace("_", "-"))
+    right.set(xlabel="step", ylabel="score", title="Validation scores")
+    right.legend()
+    return figure
+
+
+def confusion(matrix: np.ndarray, names: list[str]) -> Figure:
+    """Confusion matrix: counts written out, colour by share of the gold class."""
+    figure, axes = _figure(5.4, 4.4)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    text = [[f"{n:,}\n{share:.1%}" for n, share in zip(*rows, strict=True)] for rows in zip(matrix, shares, strict=True)]
+    sns.heatmap(shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, xticklabels=names, yticklabels=names, ax=axes, cbar=False)
+    axes.set(xlabel="predicted", ylabel="gold", title="Confusion matrix")
+    return figure
+
+
+def class_scores(table: list[dict]) -> Figure:
+    """Precision, recall and F1 per class with their 95 % intervals."""
+    figure, axes = _figure()
+    for i, (key, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
+        values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in table]).T
+        errors = np.abs(values[1:] - values[0])
+        at = np.arange(len(table)) + (i - 1) * 0.18
+        axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
+    axes.set_xticks(np.arange(len(table)), [row["class"] for row in table])
+    axes.set(ylabel="score", title="Per class, with 95 % bootstrap intervals")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
+    """Accuracy against confidence with the perfect diagonal, and how many rows each bin holds."""
+    figure, (left, right) = _figure(9.0, 3.6, columns=2)
+    filled = table["count"] > 0
+    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect")
+    left.plot(table["confidence"][filled], table["accuracy"][filled], color=BLUE, marker="o", label="model")
+    left.set(xlabel="confidence", ylabel="accuracy", title=f"Reliability (ECE {error:.3f})", xlim=(0, 1.02), ylim=(0, 1.02))
+    left.legend()
+    edges = np.linspace(0, 1, len(table["count"]) + 1)
+    right.bar(edges[:-1], table["count"], width=np.diff(edges), align="edge", color=BLUE)
+    right.set(xlabel="confidence", ylabel="rows", title="Rows per bin", xlim=(0, 1.02))
+    return figure
+
+
+def comparison(scores: dict[str, dict], measure: str) -> Figure:
+    """Horizontal bars of one measure for several systems. `scores`: {system: {'value', and 'low', 'high' if known}}."""
+    figure, axes = _figure(7.0, 0.8 + 0.5 * len(scores))
+    names = list(scores)[::-1]
+    values = np.array([scores[name]["value"] for name in names])
+    spread = [[values[i] - scores[n].get("low", values[i]), scores[n].get("high", values[i]) - values[i]] for i, n in enumerate(names)]
+    axes.barh(names, values, xerr=np.array(spread).T, color=[BLUE] * (len(names) - 1) + [ORANGE], capsize=3)
+    for i, value in enumerate(values):
+        axes.text(0.01, i, f"{value:.3f}", va="center", color="white", fontweight="bold")
+    axes.set(xlabel=measure, xlim=(0, 1))
+    axes.grid(axis="y", visible=False)
+    return figure

@@ -1,0 +1,296 @@
+"""From results to readable pages: results JSON + narrative template -> report.md and the README tables.
+
+    python -m shared.report            render every report and README table
+    python -m shared.report --check    exit 1 and name the files that are stale
+    python -m shared.report --publish OWNER/NAME   stamp the repository's address into badges, setup cells and READMEs
+
+A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metric the README shows) and `published`,
+and gets `r` (the results), `plots` (the folder of its figures) and the filters below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from shared import runtime
+from shared.runtime import ROOT, Config, CourseError, RunFolder
+
+PROFILES_BY_WEIGHT = ("full", "small", "tiny")  # a report is about the largest profile that was run
+HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
+
+
+# ---------------------------------------------------------------- results
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader sees the old file or the new one, never half of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    temporary.replace(path)
+
+
+def save_results(
+    run: RunFolder,
+    cfg: Config,
+    *,
+    data: dict[str, Any],
+    model: dict[str, Any],
+    clock: runtime.Clock,
+    history: list[dict],
+    metrics: dict[str, dict[str, float]],
+    baselines: dict[str, dict[str, float]],
+    tables: dict[str, list[dict]] | None = None,
+    examples: list[dict] | None = None,
+    figures: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `results.json` and `plots/*.png` into the run folder and return the results object.
+
+    `metrics` is {name: {'value', 'low', 'high'}}; `baselines` {baseline: {metric: value}}; the rest as in the results
+    schema. Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100.
+    """
+    from shared import plots
+
+    results = {
+        "lesson": cfg.lesson,
+        "profile": cfg.profile,
+        "config": {**cfg.values, "overrides": cfg.overrides},
+        "data": data,
+        "model": model,
+        "environment": runtime.environment(),
+        "seed": cfg.seed,
+        "seconds": clock.seconds,
+        "peak_memory_mb": clock.peak_memory_mb,
+        "history": history,
+        "metrics": metrics,
+        "baselines": baselines,
+        "tables": tables or {},
+        "examples": examples or [],
+    }
+    for name, figure in (figures or {}).items():
+        plots.save(figure, run.path / "plots", name)
+    write_json(run.path / "results.json", results)
+    print(f"results.json, {len(figures or {})} plots and the model are in {runtime.outputs_root().name}/{run.name}")
+    return results
+
+
+# ---------------------------------------------------------------- rendering
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.9253 -> '92.5 %'."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def with_interval(metric: dict[str, float], digits: int = 1) -> str:
+    """{'value': .9253, 'low': .9193, 'high': .9310} -> '92.5 % [91.9, 93.1]'."""
+    low, high = (f"{100 * metric[key]:.{digits}f}" for key in ("low", "high"))
+    return f"{percent(metric['value'], digits)} [{low}, {high}]"
+
+
+def shown_metric(name: str, metric: dict[str, float]) -> str:
+    """A metric in its own unit: a percentage, or plain for the ones that run from 0 to 100."""
+    if name in HUNDREDS:
+        return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
+    return with_interval(metric)
+
+
+def escape(text: str) -> str:
+    """Text from data as inert Markdown: no HTML, no links, no table breaks."""
+    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
+
+
+def duration(seconds: float) -> str:
+    """'47 s' or '12.3 min'."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Jinja with the report's filters; an undefined name is an error, never an empty space."""
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    jinja.filters |= {
+        "pct": percent,
+        "ci": with_interval,
+        "md": escape,
+        "duration": duration,
+        "n": lambda value: f"{value:,}",
+    }
+    return jinja
+
+
+def render(template: Path, results: dict[str, Any], plots: str) -> str:
+    """The report of one results object; `plots` is the figures' folder as seen from the report."""
+    page = environment(template.parent).get_template(template.name)
+    return page.render(r=results, plots=plots).strip() + "\n"
+
+
+def render_run(lesson: Path, run: Path) -> Path:
+    """Write the report of one run beside its results."""
+    results = json.loads((run / "results.json").read_text(encoding="utf8"))
+    target = run / "report.md"
+    target.write_text(render(lesson / "report.md.j2", results, "plots"), encoding="utf8")
+    return target
+
+
+def lesson_results(lesson: Path) -> list[dict[str, Any]]:
+    """The committed results of a lesson, the largest profile first."""
+    found = [lesson / "results" / f"{profile}.json" for profile in PROFILES_BY_WEIGHT]
+    return [json.loads(path.read_text(encoding="utf8")) for path in found if path.is_file()]
+
+
+def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
+    """One row of a README table: what was run on what, its headline metric, its best floor, its training time."""
+    page = environment(lesson).get_template("report.md.j2").make_module({"r": results, "plots": ""})
+    metric, data = page.headline, results["data"]
+    floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
+    name, floor = max(floors.items(), key=lambda item: item[1])
+    train = sum(part["rows"] for split, part in data.items() if split.startswith("train"))
+    test = "; ".join(f"{split} {part['rows']:,} ({part['source']})" for split, part in data.items() if split.startswith("test"))
+    link = os.path.relpath(lesson / "report.md", base)
+    return (
+        f"| [{page.title}]({link}) | {results['profile']} | {results['model']['id']} | {train:,} | {test} "
+        f"| {metric.replace('_', '-')} **{shown_metric(metric, results['metrics'][metric])}** "
+        f"| {percent(floor)} ({name}) | {duration(results['seconds']['train'])}, {results['environment']['device']} "
+        f"| {page.published} |"
+    )
+
+
+def results_table(lessons: list[Path], base: Path) -> str:
+    """The README table of all committed results under `lessons`; links relative to the folder `base`."""
+    header = (
+        "| Lesson | Profile | Model | Training rows | Test rows (source) | Result, 95 % interval | Best floor "
+        "| Training time | Published, other protocol |\n|---|---|---|---|---|---|---|---|---|"
+    )
+    rows = [headline_row(lesson, results, base) for lesson in lessons for results in lesson_results(lesson)]
+    return "\n".join([header, *rows])
+
+
+def fill(text: str, block: str, content: str) -> str:
+    """Replace what stands between <!-- block:start --> and <!-- block:end -->."""
+    pattern = re.compile(rf"(<!-- {block}:start -->\n).*?(<!-- {block}:end -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+
+
+def lesson_folders(root: Path = ROOT) -> list[Path]:
+    """Every folder that holds a lesson, in order."""
+    return sorted(path.parent for path in root.glob("task-*/*/report.md.j2"))
+
+
+def rendered(root: Path = ROOT) -> dict[Path, str]:
+    """What every rendered file of the repository should hold: {path: text}."""
+    pages, lessons = {}, lesson_folders(root)
+    for lesson in lessons:
+        for results in lesson_results(lesson)[:1]:
+            pages[lesson / "report.md"] = render(lesson / "report.md.j2", results, f"plots/{results['profile']}")
+    for readme in [root / "README.md", *sorted(root.glob("task-*/README.md"))]:
+        inside = [lesson for lesson in lessons if readme.parent in lesson.parents]
+        text = readme.read_text(encoding="utf8")
+        text = fill(text, "results", results_table(inside, readme.parent))
+        pages[readme] = fill(text, "lessons", lesson_table(inside, readme.parent, repository(root)))
+    return pages
+
+
+def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
+    """Title, Colab badge, notebook and report of every lesson."""
+    rows = ["| Lesson | Open in Colab | Notebook | Report |", "|---|---|---|---|"]
+    for lesson in lessons:
+        results = lesson_results(lesson)
+        notebook = next(lesson.glob("*.ipynb"))
+        title = environment(lesson).get_template("report.md.j2").make_module({"r": results[0], "plots": ""}).title
+        where = notebook.relative_to(lesson.parent.parent).as_posix()
+        badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
+        rows.append(
+            f"| {title} | {badge} | [{notebook.name}]({os.path.relpath(notebook, base)}) "
+            f"| [report]({os.path.relpath(lesson / 'report.md', base)}) |"
+        )
+    return "\n".join(rows)
+
+
+def colab_link(address: str, notebook: str) -> str:
+    return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
+
+
+# ---------------------------------------------------------------- the repository's address
+
+
+def repository(root: Path = ROOT) -> str:
+    """owner/name as stamped into pyproject.toml."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["tool"]["course"]["repository"]
+
+
+def publish(address: str, root: Path = ROOT) -> list[Path]:
+    """Stamp owner/name into pyproject, READMEs and notebooks; returns the files that changed."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
+        raise CourseError(f"'{address}' is not a repository: write it as owner/name")
+    old, changed = repository(root), []
+    for path in [root / "pyproject.toml", *root.glob("*.md"), *root.glob("task-*/**/*.md"), *root.glob("task-*/*/*.ipynb")]:
+        text = path.read_text(encoding="utf8")
+        if old in text:
+            path.write_text(text.replace(old, address), encoding="utf8")
+            changed.append(path)
+    return changed
+
+
+# ---------------------------------------------------------------- command line
+
+
+def commit_run(lesson: Path, run: Path, notebook: Path) -> list[Path]:
+    """Copy a run's executed notebook, results and plots into its lesson, then render everything again."""
+    results = json.loads((run / "results.json").read_text(encoding="utf8"))
+    profile = results["profile"]
+    if notebook.resolve() != (lesson / notebook.name).resolve():
+        shutil.copyfile(notebook, lesson / notebook.name)
+    write_json(lesson / "results" / f"{profile}.json", results)
+    shutil.rmtree(lesson / "plots" / profile, ignore_errors=True)
+    shutil.copytree(run / "plots", lesson / "plots" / profile)
+    return write_pages()
+
+
+def write_pages(root: Path = ROOT) -> list[Path]:
+    """Write every rendered file that differs; returns those."""
+    stale = [(path, text) for path, text in rendered(root).items() if _old(path) != text]
+    for path, text in stale:
+        path.write_text(text, encoding="utf8")
+    return [path for path, _ in stale]
+
+
+def _old(path: Path) -> str:
+    return path.read_text(encoding="utf8") if path.is_file() else ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m shared.report", description="render reports and README tables")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
+    parser.add_argument("--publish", metavar="OWNER/NAME", help="stamp the repository's address everywhere")
+    options = parser.parse_args(argv)
+    try:
+        if options.publish:
+            print(f"stamped {options.publish} into {len(publish(options.publish))} files")
+        if options.check:
+            stale = [path for path, text in rendered().items() if _old(path) != text]
+            for path in stale:
+                print(f"stale: {path.relative_to(ROOT)} (run python -m shared.report)")
+            return 1 if stale else 0
+        for path in write_pages():
+            print(f"rendered {path.relative_to(ROOT)}")
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,294 @@
+"""Run lessons from the command line: execute notebooks headless, with a live line of where each one is.
+
+    python -m shared.run task-1/ag-news --profile small --set train_rows=2000 --set epochs=1
+    python -m shared.run --profile tiny --keep-going          all lessons
+    COURSE_DATA=folder python -m shared.run ag-news --commit  put notebook, results, plots and report into the lesson
+
+The executed notebook, results, plots, report and model land in `outputs/<run>/`; the lesson's own folder changes only
+with --commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+from shared import report, runtime
+from shared.runtime import PROFILES, ROOT, CourseError, unknown
+
+
+def find_lessons(names: list[str]) -> list[Path]:
+    """The notebooks meant by lesson names: 'task-1/ag-news', 'ag-news', a whole 'task-1', or nothing for all."""
+    known = {path.parent.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.glob("task-*/*/*.ipynb"))}
+    if not names or names == ["all"]:
+        return list(known.values())
+    chosen = []
+    for name in names:
+        wanted = name.strip("/")
+        matches = [path for key, path in known.items() if wanted in (key, key.split("/")[0], key.split("/")[1])]
+        if not matches:
+            raise unknown("lesson", name, list(known))
+        chosen += [path for path in matches if path not in chosen]
+    return chosen
+
+
+# ---------------------------------------------------------------- live progress
+
+
+class Progress:
+    """The live line of one notebook: section, cell, training step, seconds.
+
+    A terminal sees one line rewritten twice a second; a log gets a line per section and one every 30 seconds.
+    """
+
+    def __init__(self, name: str, events: Path, stream=sys.stdout):
+        self.name, self.events, self.stream = name, events, stream
+        self.section, self.cell, self.run_path = "starting", "", None
+        self.started, self.said, self.shown = time.perf_counter(), "", 0.0
+        self._done, self._position, self._step = threading.Event(), 0, ""
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self._ticker.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._done.set()
+        self._ticker.join()
+        self.read_events()
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def read_events(self) -> None:
+        """Take in what the lesson appended to the progress file since the last look."""
+        with open(self.events, encoding="utf8") as stream:
+            stream.seek(self._position)
+            for line in iter(stream.readline, ""):
+                if not line.endswith("\n"):
+                    break
+                self._position += len(line.encode())
+                event = json.loads(line)
+                self.run_path = event.get("run", self.run_path)
+                if "step" in event:
+                    self._step = f"  step {event['step']}/{event['of']}"
+
+    def on_cell(self, section: str, cell: int, cells: int) -> None:
+        if section != self.section:
+            self._step = ""
+        self.section, self.cell = section, f"cell {cell}/{cells}"
+
+    def line(self) -> str:
+        return f"{self.name}  {self.section}  {self.cell}{self._step}  {self.seconds:.0f} s"
+
+    def _tick(self) -> None:
+        terminal = self.stream.isatty()
+        while not self._done.wait(0.5):
+            self.read_events()
+            if terminal:
+                self.stream.write(f"\r\x1b[2K{self.line()[:118]}")
+            elif self.section != self.said or self.seconds - self.shown > 30:
+                self.said, self.shown = self.section, self.seconds
+                self.stream.write(self.line() + "\n")
+            self.stream.flush()
+        if terminal:
+            self.stream.write("\r\x1b[2K")
+
+
+# ---------------------------------------------------------------- execution
+
+
+def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.NotebookNode, Exception | None]:
+    """Run a notebook in a fresh kernel of this very interpreter; the notebook comes back also where a cell failed."""
+    notebook = nbformat.read(path, as_version=4)
+    sections = _sections(notebook)
+    manager = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), kernel_name="python3")
+    client = NotebookClient(
+        notebook,
+        km=manager,
+        timeout=timeout,
+        resources={"metadata": {"path": str(path.parent)}},
+        record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # no word about the unencrypted loopback connection
+        on_cell_start=lambda cell, cell_index: progress.on_cell(
+            sections[cell_index], cell_index + 1, len(notebook.cells)
+        ),
+    )
+    error = None
+    with _interrupts_to(manager):
+        try:
+            client.execute()
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as caught:
+            error = caught
+    return clean(notebook), error
+
+
+class _interrupts_to:
+    """Pass Ctrl-C on to the lesson's kernel, which then keeps a checkpoint; the third one ends this process."""
+
+    def __init__(self, manager: AsyncKernelManager):
+        self.manager, self.presses = manager, 0
+
+    def __enter__(self):
+        self.usual = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self.pressed)
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.usual)
+
+    def pressed(self, number, frame):
+        self.presses += 1
+        if self.presses > 2 or self.manager.provisioner is None:
+            raise KeyboardInterrupt
+        print("\ninterrupting the lesson", flush=True)
+        os.kill(self.manager.provisioner.pid, signal.SIGINT)
+
+
+def _sections(notebook: nbformat.NotebookNode) -> list[str]:
+    """For every cell, the last second-level heading above it."""
+    found, current = [], "start"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            headings = [line[3:].strip() for line in cell.source.splitlines() if line.startswith("## ")]
+            current = headings[-1] if headings else current
+        found.append(current)
+    return found
+
+
+def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Drop what breaks rendering or differs between machines: widget state, timing, empty error streams."""
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+    return notebook
+
+
+def reason(error: Exception) -> str:
+    """The line of an execution error that names the cause."""
+    if isinstance(error, CellExecutionError):
+        return f"{error.ename}: {error.evalue}".removeprefix("CourseError: ")
+    return str(error).strip().splitlines()[-1]
+
+
+def run_lesson(path: Path, options: argparse.Namespace) -> bool:
+    """Execute one lesson, save what it made, say how it went; True on success."""
+    name = path.parent.relative_to(ROOT).as_posix()
+    with tempfile.TemporaryDirectory() as scratch:
+        events = Path(scratch) / "progress.jsonl"
+        events.touch()
+        os.environ["COURSE_PROGRESS"] = str(events)
+        with Progress(name, events) as progress:
+            notebook, error = execute(path, progress, options.timeout)
+    folder = Path(progress.run_path) if progress.run_path else runtime.outputs_root() / "failed"
+    folder.mkdir(parents=True, exist_ok=True)
+    executed = folder / path.name
+    nbformat.write(notebook, executed)
+    if error:
+        print(f"FAILED  {name}  in {progress.section}, {progress.cell}, after {progress.seconds:.0f} s: {reason(error)}")
+        for line in _last_lines(notebook):
+            print(f"        {line}")
+        print(f"        the notebook up to there: {_shown(executed)}", flush=True)
+        return False
+    page = report.render_run(path.parent, folder)
+    if options.commit:
+        changed = report.commit_run(path.parent, folder, executed)
+        print(f"committed to {name}; rendered {', '.join(_shown(p) for p in changed) or 'nothing new'}")
+    print(f"ok      {name}  {progress.seconds:.0f} s  report: {_shown(page)}", flush=True)
+    return True
+
+
+def _last_lines(notebook: nbformat.NotebookNode, count: int = 3) -> list[str]:
+    """What the failing cell printed last: after Ctrl-C, the line that resumes."""
+    for cell in reversed(notebook.cells):
+        outputs = cell.get("outputs", [])
+        if any(output.output_type == "error" for output in outputs):
+            text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stdout")
+            return text.strip().splitlines()[-count:]
+    return []
+
+
+def _shown(path: Path) -> str:
+    return os.path.relpath(path, Path.cwd())
+
+
+# ---------------------------------------------------------------- command line
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m shared.run", description="execute lessons headless")
+    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
+    parser.add_argument("--profile", help="tiny, small or full; default: full with a CUDA GPU, else small")
+    parser.add_argument("--data", help="a folder of <name>/<split>.parquet, 'hub' or 'bundled'")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
+    parser.add_argument("--commit", action="store_true", help="copy notebook, results and plots into the lesson")
+    parser.add_argument("--keep-going", action="store_true", help="go on with the next lesson after a failure")
+    parser.add_argument("--timeout", type=int, default=6 * 3600, help="seconds a single cell may take")
+    parser.add_argument("--list", action="store_true", help="list the lessons and stop")
+    return parser.parse_args(argv)
+
+
+def prepare_environment(options: argparse.Namespace) -> None:
+    """Hand the options to the kernels, which read them from the environment. Checks what can be checked at once."""
+    if options.profile:
+        os.environ["COURSE_PROFILE"] = options.profile
+    os.environ["COURSE_PROFILE"] = runtime.profile()
+    data = options.data or os.environ.get("COURSE_DATA", "")
+    if data and data not in ("hub", "bundled"):  # relative to here, not to the notebook's folder
+        os.environ["COURSE_DATA"] = str(Path(data).expanduser().resolve())
+    elif data:
+        os.environ["COURSE_DATA"] = data
+    if options.set:
+        pairs = {key: value for word in options.set for key, value in runtime.parse_overrides(shlex.quote(word)).items()}
+        os.environ["COURSE_SET"] = " ".join(shlex.quote(f"{key}={value}") for key, value in pairs.items())
+    if os.environ.get("COURSE_OUTPUTS"):
+        os.environ["COURSE_OUTPUTS"] = str(Path(os.environ["COURSE_OUTPUTS"]).resolve())
+    if options.commit:  # what gets published shows no text that is not the course's own
+        os.environ["COURSE_TEXTS"] = "withhold"
+    os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend draws the figures
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse(argv)
+    try:
+        lessons = find_lessons(options.lessons)
+        if options.list:
+            print("\n".join(path.parent.relative_to(ROOT).as_posix() for path in lessons))
+            return 0
+        prepare_environment(options)
+        failed = []
+        for path in lessons:
+            if not run_lesson(path, options):
+                failed.append(path)
+                if not options.keep_going:
+                    break
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: cannot write {error.filename}: {error.strerror}; set COURSE_OUTPUTS to a folder you can write", file=sys.stderr)
+        return 2
+    done = lessons[: lessons.index(failed[-1]) + 1] if failed and not options.keep_going else lessons
+    print(f"{len(done) - len(failed)} of {len(lessons)} lessons ran; everything is under {_shown(runtime.outputs_root())}/")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,376 @@
+"""Where and how a lesson runs: profile, configuration, device, precision, seed, versions, run folder, clock.
+
+Nothing here knows a model or a data set. Every environment variable that the course reads is read in this module,
+except the ones that belong to the Hub client.
+
+    COURSE_PROFILE   tiny | small | full        default: full where a CUDA GPU is visible, else small
+    COURSE_DATA      folder | "hub" | "bundled" default: bundled for tiny, the Hub for small and full
+    COURSE_SET       "key=value key=value"      overrides of the lesson's configuration
+    COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs
+    COURSE_TEXTS     show | withhold            default: show; withhold keeps other people's texts out of outputs
+    COURSE_PROGRESS  file                       where progress events go (set by shared.run)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import platform
+import random
+import shlex
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PROFILES = ("tiny", "small", "full")
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy")
+
+
+class CourseError(Exception):
+    """A mistake that the reader can mend: the message names cause and cure in one line."""
+
+
+def unknown(kind: str, name: str, known: list[str] | tuple[str, ...]) -> CourseError:
+    """The one message for a name that does not exist, with the nearest known name first."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return CourseError(f"unknown {kind} '{name}': {hint}known are {', '.join(known)}")
+
+
+# ---------------------------------------------------------------- device and precision
+
+
+def device() -> str:
+    """'cuda', 'mps' or 'cpu': the best that this machine has."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def cpu_has_bf16() -> bool:
+    """True where the processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX); emulation is slower than fp32."""
+    import torch
+
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    if capabilities:
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported())  # torch < 2.13 has only the private probe
+
+
+def precision(device_name: str | None = None) -> str:
+    """'bf16', 'fp16' or 'fp32' for training on this device.
+
+    A T4 claims bf16 (`torch.cuda.is_bf16_supported()` counts emulation), so the compute capability decides: 8.0 and
+    newer bf16, older fp16. A CPU gets bf16 only with hardware for it; Apple's MPS stays at fp32.
+    """
+    import torch
+
+    name = device_name or device()
+    if name == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    return "bf16" if name == "cpu" and cpu_has_bf16() else "fp32"
+
+
+def device_label() -> str:
+    """What the results call the device: the GPU's name, or the processor's architecture and core count."""
+    import torch
+
+    if device() == "cuda":
+        return torch.cuda.get_device_name()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{device()} ({platform.machine()}, {cores} cores)"
+
+
+# ---------------------------------------------------------------- profile and configuration
+
+
+def profile() -> str:
+    """The active profile: COURSE_PROFILE, else 'full' where CUDA is there, else 'small'."""
+    name = os.environ.get("COURSE_PROFILE", "").strip()
+    if not name:
+        return "full" if device() == "cuda" else "small"
+    if name not in PROFILES:
+        raise unknown("profile", name, PROFILES)
+    if name == "full" and device() != "cuda":
+        raise CourseError(
+            "profile 'full' needs a CUDA GPU and none is visible: set COURSE_PROFILE=small, "
+            "or switch the Colab runtime to T4 (Runtime > Change runtime type)"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Config(Mapping):
+    """One profile's column of a lesson's configuration table, with the overrides applied. `cfg.key` reads a value."""
+
+    lesson: str
+    profile: str
+    values: dict[str, Any]
+    overrides: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, key: str) -> Any:
+        if key.startswith("__") or key not in self.values:
+            raise AttributeError(f"the configuration of {self.lesson} has no key '{key}'")
+        return self.values[key]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def parse_overrides(text: str) -> dict[str, str]:
+    """'a=1 b="two words"' -> {'a': '1', 'b': 'two words'}."""
+    pairs = {}
+    for word in shlex.split(text):
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise CourseError(f"cannot read the override '{word}': write it as key=value")
+        pairs[key.strip()] = value
+    return pairs
+
+
+def convert(key: str, text: str, row: tuple[Any, Any, Any]) -> Any:
+    """The override `text` as the type of the defaults in `row`; "all" is None where a profile's default is None."""
+    example = next((value for value in row if value is not None), 1_000)
+    kind = type(example)
+    if None in row and text.lower() in ("none", "all"):
+        return None
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if kind is int and "." in text:
+            raise ValueError(text)
+        return kind(text)
+    except (ValueError, KeyError):
+        raise CourseError(f"--set {key}={text}: '{key}' takes a {kind.__name__}, for example {key}={example}") from None
+
+
+def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
+    """Pick the active profile's column of `table` ({key: (tiny, small, full)}), apply COURSE_SET, print it.
+
+    Raises CourseError for an unknown key or a value of the wrong type.
+    """
+    name = profile()
+    column = PROFILES.index(name)
+    values = {key: row[column] for key, row in table.items()}
+    overrides = {}
+    for key, text in parse_overrides(os.environ.get("COURSE_SET", "")).items():
+        if key not in values:
+            raise unknown(f"--set key of {lesson}", key, list(values))
+        overrides[key] = convert(key, text, table[key])
+    values.update(overrides)
+    _print_table(table, column, overrides)
+    return Config(lesson, name, values, overrides)
+
+
+def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]) -> None:
+    header = [f"[{p}]" if i == column else p for i, p in enumerate(PROFILES)]
+    print(f"{'':20}" + "".join(f"{h:>16}" for h in header))
+    for key, row in table.items():
+        note = f"   -> {overrides[key]} (--set)" if key in overrides else ""
+        print(f"{key:20}" + "".join(f"{_shown(v):>16}" for v in row) + note)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "all"
+    return f"{value:,}" if type(value) is int else str(value)
+
+
+# ---------------------------------------------------------------- start of a lesson
+
+
+def set_seed(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch (CPU and GPU)."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def versions() -> dict[str, str]:
+    """The installed version of every package that a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """The `environment` object of the results: versions, device, precision."""
+    return {"versions": versions(), "device": device_label(), "precision": precision()}
+
+
+def setup(seed: int = 0) -> None:
+    """Start a lesson: seed, quiet libraries, and two lines that say what the lesson runs on."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warning from the DataLoader
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # widget bars break the rendering on GitHub
+    if os.environ.get("COURSE_PROFILE") == "tiny":
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what a notebook on GitHub can show
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    set_seed(seed)
+    print(f"profile {profile()} on {device_label()}, training precision {precision()}, seed {seed}")
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
+
+
+def withhold_texts() -> bool:
+    """True where other people's texts must stay out of outputs and results (COURSE_TEXTS=withhold)."""
+    return os.environ.get("COURSE_TEXTS", "show") == "withhold"
+
+
+# ---------------------------------------------------------------- run folder, progress, clock
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`outputs/YYYY-MM-DD_HH-MM-SS_<model>_<lesson>` with the places inside it."""
+
+    path: Path
+    resumed: bool = False
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+
+def outputs_root() -> Path:
+    """The folder that holds all runs: COURSE_OUTPUTS, else `outputs` in the checkout."""
+    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs")
+
+
+def run_folder(cfg: Config) -> RunFolder:
+    """A new run folder for this lesson, or the one named by the configuration key `resume`.
+
+    Raises CourseError where the folder to resume does not exist or nothing can be written.
+    """
+    resume = cfg.get("resume", "")
+    path = _resumed_path(resume) if resume else _new_path(cfg)
+    run = RunFolder(path, resumed=bool(resume))
+    try:
+        for folder in (run.model, run.logs, run.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = run.logs / ".write-test"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise CourseError(
+            f"cannot write to {path} ({error.strerror}): free some space, or set COURSE_OUTPUTS to a folder you can write"
+        ) from None
+    progress(run=str(path))
+    print(f"{'resuming' if resume else 'writing to'} {outputs_root().name}/{run.name}")
+    return run
+
+
+def _new_path(cfg: Config) -> Path:
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    base = outputs_root() / f"{stamp}_{cfg.model}_{cfg.lesson.rsplit('/', 1)[-1]}"
+    path, number = base, 2
+    while path.exists():  # two runs started within one second
+        path, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return path
+
+
+def _resumed_path(resume: str) -> Path:
+    for path in (Path(resume), outputs_root() / Path(resume).name):
+        if path.is_dir():
+            return path.resolve()
+    raise CourseError(f"cannot resume '{resume}': no such run folder; `ls {outputs_root().name}` shows the ones there are")
+
+
+def progress(**event: Any) -> None:
+    """Tell `shared.run` where the lesson is (one JSON line appended to COURSE_PROGRESS; nothing without it)."""
+    target = os.environ.get("COURSE_PROGRESS")
+    if target:
+        with open(target, "a", encoding="utf8") as stream:
+            stream.write(json.dumps(event) + "\n")
+
+
+class Clock:
+    """Seconds and peak memory per phase of a lesson.
+
+    `with clock("train"): ...` records both under the phase's name. Memory is the GPU's peak allocation on CUDA, else
+    the process's peak resident set, sampled ten times a second; in MiB.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.peak_memory_mb: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        started = time.perf_counter()
+        with _peak_memory() as peak:
+            yield
+        self.seconds[phase] = round(time.perf_counter() - started, 2)
+        self.peak_memory_mb[phase] = round(peak[0] / 2**20, 1)
+
+
+@contextlib.contextmanager
+def _peak_memory() -> Iterator[list[int]]:
+    import psutil
+    import torch
+
+    peak = [0]
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        yield peak
+        peak[0] = torch.cuda.max_memory_allocated()
+        return
+    process, done = psutil.Process(), threading.Event()
+
+    def sample() -> None:
+        while True:
+            peak[0] = max(peak[0], process.memory_info().rss)
+            if done.wait(0.1):
+                return
+
+    sampler = threading.Thread(target=sample, daemon=True)
+    sampler.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        sampler.join()
+
+
+def in_notebook() -> bool:
+    """True inside a Jupyter kernel."""
+    return "ipykernel" in sys.modules

@@ -1,0 +1,229 @@
+"""Training arguments for a profile, resuming, interruption. Knows no task.
+
+What a step costs on a CPU is decided here and in the configuration: dynamic padding with batches grouped by length,
+bf16 where the processor has it, the fused AdamW kernel. `make bench` measures each against the usual recipe.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler, SequentialSampler
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from shared import runtime
+from shared.runtime import Config, CourseError, RunFolder
+
+MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels")
+
+
+def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **overrides: Any) -> TrainingArguments:
+    """TrainingArguments for this profile, this device and `rows` training rows.
+
+    Reads epochs, batch_size, learning_rate, evaluations_per_epoch and seed from the configuration. A checkpoint is
+    written at every evaluation; the best by `metric` on the validation rows and the last one are kept, and the best is
+    loaded at the end.
+    """
+    steps_per_epoch = math.ceil(rows / cfg.batch_size)
+    check = max(1, math.ceil(steps_per_epoch / cfg.evaluations_per_epoch))
+    precision, on_cpu = runtime.precision(), runtime.device() == "cpu"
+    settings = {
+        "output_dir": str(run.checkpoints),
+        "num_train_epochs": cfg.epochs,
+        "per_device_train_batch_size": cfg.batch_size,
+        "per_device_eval_batch_size": 2 * cfg.batch_size,
+        "learning_rate": cfg.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.1,  # below 1 it is a share of all steps
+        "weight_decay": 0.01,
+        "optim": "adamw_torch_fused",
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "train_sampling_strategy": "group_by_length",  # OrderedTrainer keeps it away from evaluation
+        "eval_strategy": "steps",
+        "eval_steps": check,
+        "save_strategy": "steps",
+        "save_steps": check,
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": metric,
+        "logging_steps": max(1, int(steps_per_epoch * cfg.epochs) // 20),
+        "logging_nan_inf_filter": False,  # a loss that is not finite must be seen, not averaged away
+        "seed": cfg.seed,
+        "data_seed": cfg.seed,
+        "report_to": "none",
+        "disable_tqdm": True,
+    }
+    return TrainingArguments(**(settings | overrides))
+
+
+# ---------------------------------------------------------------- trainer
+
+
+class EpochSeededSampler(LengthGroupedSampler):
+    """Length-grouped batches in an order that depends on seed and epoch alone.
+
+    The library's sampler draws from the global random state, so a run resumed in mid-epoch would see other batches
+    than the run that was interrupted.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        self.generator = torch.Generator().manual_seed(self.seed * 1_000 + self.epoch)
+        return super().__iter__()
+
+
+class OrderedTrainer(Trainer):
+    """Trainer whose length grouping stays in training: evaluation and prediction keep the data's order.
+
+    In transformers 5 `train_sampling_strategy="group_by_length"` also reorders `evaluate` and `predict`; every figure
+    that lines predictions up with rows (saved predictions, error analysis, SQuAD scores) is then silently wrong.
+    """
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        # with several processes accelerate shards the sequential default itself
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(dataset)
+        lengths = [len(ids) for ids in dataset["input_ids"]]
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSeededSampler(size, lengths, self.args.data_seed or self.args.seed)
+
+    def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any):
+        """As in Trainer; row i of the predictions belongs to row i of `test_dataset`."""
+        return super().predict(test_dataset, *args, **kwargs)
+
+
+class Reporter(TrainerCallback):
+    """Prints a line per log, feeds the live progress line, stops on a loss that is not finite."""
+
+    def __init__(self, stream: Callable[[str], None] = print):
+        self.stream, self.told, self.started = stream, 0.0, time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if time.perf_counter() - self.told > 0.5:
+            self.told = time.perf_counter()
+            runtime.progress(step=state.global_step, of=state.max_steps)
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        logs = logs or {}
+        seconds = time.perf_counter() - self.started
+        if "loss" in logs:
+            if not math.isfinite(float(logs["loss"])):
+                raise CourseError(
+                    f"the loss is {logs['loss']} at step {state.global_step}: lower learning_rate (now "
+                    f"{args.learning_rate}), or train in fp32"
+                )
+            self.stream(f"step {state.global_step:>5}/{state.max_steps}  loss {float(logs['loss']):.4f}  {seconds:6.0f} s")
+        elif "eval_loss" in logs:
+            keys = [k for k in logs if k.startswith("eval_") and k.split("_")[-1] not in ("runtime", "second")]
+            self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
+
+
+def callbacks(patience: int) -> list[TrainerCallback]:
+    """Early stopping after `patience` evaluations without a better score, and the reporter."""
+    return [EarlyStoppingCallback(early_stopping_patience=patience), Reporter()]
+
+
+# ---------------------------------------------------------------- fit, resume, interrupt
+
+
+def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
+    """Train, or go on from the run folder's last checkpoint; returns the learning curve (the Trainer's log history).
+
+    Ctrl-C finishes the step, writes a checkpoint and prints the line that resumes; a second Ctrl-C stops at once.
+    Raises CourseError where the checkpoint belongs to another model.
+    """
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = last_checkpoint(run) if run.resumed else None
+    if checkpoint:
+        check_same_model(checkpoint, trainer.model)
+        print(f"going on from {checkpoint.name}")
+    with _interruptible(trainer) as interrupted:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if interrupted.is_set():
+        print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.name}")
+        raise KeyboardInterrupt
+    history = trainer.state.log_history
+    (run.logs / "history.json").write_text(json.dumps(history, indent=1), encoding="utf8")
+    return history
+
+
+def last_checkpoint(run: RunFolder) -> Path | None:
+    """The newest complete checkpoint; one that a kill cut off has no readable trainer_state.json and is passed over."""
+    found = sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1]))
+    for path in found:
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf8"))
+            return path
+        except (OSError, ValueError):
+            print(f"{path.name} is incomplete; trying the one before it")
+    return None
+
+
+def check_same_model(checkpoint: Path, model: torch.nn.Module) -> None:
+    """CourseError where the checkpoint was written by another architecture, size or number of labels."""
+    saved = json.loads((checkpoint / "config.json").read_text(encoding="utf8"))
+    config = type(model.config).from_dict(saved)
+    if saved.get("model_type") != model.config.model_type:
+        differs = "model_type"
+    else:
+        differs = next((k for k in MODEL_KEYS if getattr(config, k, None) != getattr(model.config, k, None)), None)
+    if differs:
+        theirs = saved.get("model_type") if differs == "model_type" else getattr(config, differs)
+        raise CourseError(
+            f"{checkpoint.name} was written by another model ({differs} {theirs}, this one has "
+            f"{getattr(model.config, differs)}): resume it with the model and data of that run, or start a new run"
+        )
+
+
+@contextmanager
+def _interruptible(trainer: Trainer) -> Iterator[threading.Event]:
+    """Turn the first SIGINT into 'save and stop after this step'; give the second one its usual meaning."""
+    pressed = threading.Event()
+    trainer.add_callback(_StopWhenSet(pressed))
+    if threading.current_thread() is not threading.main_thread():
+        yield pressed  # signals reach the main thread only
+        return
+    usual = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(number, frame):
+        pressed.set()
+        signal.signal(signal.SIGINT, usual)
+        print("stopping after this step (press again to stop at once)")
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, usual)
+
+
+class _StopWhenSet(TrainerCallback):
+    def __init__(self, pressed: threading.Event):
+        self.pressed = pressed
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.pressed.is_set():
+            control.should_save = control.should_training_stop = True
