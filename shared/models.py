@@ -6,9 +6,11 @@ Knows nothing of data sets: the tiny tokenizer is trained on whatever texts the 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -340,8 +342,41 @@ def tiny_tokenizer(spec: EncoderSpec, texts: Iterable[str]) -> PreTrainedTokeniz
         return _byte_level_bpe(texts)
     import transformers
 
-    empty = getattr(transformers, spec.tokenizer_class)()
-    return empty.train_new_from_iterator([texts], vocab_size=TINY_VOCABULARY, show_progress=False)
+    tokenizer_class = getattr(transformers, spec.tokenizer_class)
+    if spec.tokenizer_class in ("RobertaTokenizer", "DebertaTokenizer"):  # byte-level BPE
+        return tokenizer_class().train_new_from_iterator([texts], vocab_size=TINY_VOCABULARY, show_progress=False)
+    return _counted_vocabulary(tokenizer_class, texts)
+
+
+def _counted_vocabulary(tokenizer_class: type, texts: list[str]) -> PreTrainedTokenizerBase:
+    """A WordPiece or Unigram tokenizer whose vocabulary is the same in every process.
+
+    The library's trainers for these two break ties by hash order, so two processes give the same text other numbers,
+    and a resumed tiny run would go on with another vocabulary. Here pieces are the texts' words, beginnings and
+    endings, ranked by characters covered, on top of all single characters.
+    """
+    empty = tokenizer_class()
+    core, unigram = empty.backend_tokenizer, tokenizer_class.__name__ == "XLNetTokenizer"
+    inner = "" if unigram else "##"
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word, _ in core.pre_tokenizer.pre_tokenize_str(core.normalizer.normalize_str(text)):
+            counts.update(word[:end] for end in range(1, len(word) + 1))
+            counts.update(inner + word[start:] for start in range(1, len(word)))
+    letters = sorted({letter for piece in counts for letter in piece.removeprefix(inner)})
+    alphabet = dict.fromkeys(start + letter for start in ("", inner) for letter in letters)
+    ranked = sorted(counts.keys() - alphabet.keys(), key=lambda piece: (-counts[piece] * len(piece), piece))
+    pieces = [*alphabet, *ranked][:TINY_VOCABULARY]
+    if unigram:
+        special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]
+        total = counts.total()
+        scored = [(piece, math.log((counts[piece] + 1) / total)) for piece in pieces]
+        return tokenizer_class(vocab=[(piece, 0.0) for piece in special] + scored)
+    names = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")  # MPNet fixes its padding at 1
+    if empty.cls_token == "[CLS]":
+        names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    special = [getattr(empty, name) for name in names]
+    return tokenizer_class(vocab={piece: i for i, piece in enumerate([*special, *pieces])})
 
 
 def _byte_level_bpe(texts: list[str]) -> PreTrainedTokenizerBase:

@@ -131,17 +131,24 @@ def environment(folder: Path) -> jinja2.Environment:
     return jinja
 
 
-def render(template: Path, results: dict[str, Any], plots: str) -> str:
-    """The report of one results object; `plots` is the figures' folder as seen from the report."""
+def render(template: Path, results: dict[str, Any], plots: str, results_file: str) -> str:
+    """The report of one results object; `plots` and `results_file` are where they lie as seen from the report."""
     page = environment(template.parent).get_template(template.name)
-    return page.render(r=results, plots=plots).strip() + "\n"
+    return page.render(r=results, plots=plots, results_file=results_file).strip() + "\n"
+
+
+def headline(lesson: Path, results: dict[str, Any]) -> Any:
+    """The names that a lesson's template sets for the README: title, headline, published."""
+    return environment(lesson).get_template("report.md.j2").make_module(
+        {"r": results, "plots": "", "results_file": ""}
+    )
 
 
 def render_run(lesson: Path, run: Path) -> Path:
     """Write the report of one run beside its results."""
     results = json.loads((run / "results.json").read_text(encoding="utf8"))
     target = run / "report.md"
-    target.write_text(render(lesson / "report.md.j2", results, "plots"), encoding="utf8")
+    target.write_text(render(lesson / "report.md.j2", results, "plots", "results.json"), encoding="utf8")
     return target
 
 
@@ -153,7 +160,7 @@ def lesson_results(lesson: Path) -> list[dict[str, Any]]:
 
 def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     """One row of a README table: what was run on what, its headline metric, its best floor, its training time."""
-    page = environment(lesson).get_template("report.md.j2").make_module({"r": results, "plots": ""})
+    page = headline(lesson, results)
     metric, data = page.headline, results["data"]
     floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
     name, floor = max(floors.items(), key=lambda item: item[1])
@@ -194,9 +201,12 @@ def rendered(root: Path = ROOT) -> dict[Path, str]:
     pages, lessons = {}, lesson_folders(root)
     for lesson in lessons:
         for results in lesson_results(lesson)[:1]:
-            pages[lesson / "report.md"] = render(lesson / "report.md.j2", results, f"plots/{results['profile']}")
+            name = results["profile"]
+            pages[lesson / "report.md"] = render(
+                lesson / "report.md.j2", results, f"plots/{name}", f"results/{name}.json"
+            )
     for readme in [root / "README.md", *sorted(root.glob("task-*/README.md"))]:
-        inside = [lesson for lesson in lessons if readme.parent in lesson.parents]
+        inside = [lesson for lesson in lessons if readme.parent in lesson.parents and lesson_results(lesson)]
         text = readme.read_text(encoding="utf8")
         text = fill(text, "results", results_table(inside, readme.parent))
         pages[readme] = fill(text, "lessons", lesson_table(inside, readme.parent, repository(root)))
@@ -207,9 +217,8 @@ def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
     """Title, Colab badge, notebook and report of every lesson."""
     rows = ["| Lesson | Open in Colab | Notebook | Report |", "|---|---|---|---|"]
     for lesson in lessons:
-        results = lesson_results(lesson)
         notebook = next(lesson.glob("*.ipynb"))
-        title = environment(lesson).get_template("report.md.j2").make_module({"r": results[0], "plots": ""}).title
+        title = headline(lesson, lesson_results(lesson)[0]).title
         where = notebook.relative_to(lesson.parent.parent).as_posix()
         badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
         rows.append(

@@ -25,10 +25,10 @@ import nbformat
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError
 
 from shared import report, runtime
-from shared.runtime import PROFILES, ROOT, CourseError, unknown
+from shared.runtime import ROOT, CourseError, unknown
 
 
 def find_lessons(names: list[str]) -> list[Path]:
@@ -129,13 +129,26 @@ def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.Note
             sections[cell_index], cell_index + 1, len(notebook.cells)
         ),
     )
-    error = None
     with _interrupts_to(manager):
+        error = _outcome(client)
+    return clean(notebook), error
+
+
+def _outcome(client: NotebookClient) -> Exception | None:
+    """Execute in a thread of its own: in the main one nbclient answers Ctrl-C by killing the kernel."""
+    errors = []
+
+    def work() -> None:
         try:
             client.execute()
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as caught:
-            error = caught
-    return clean(notebook), error
+        except Exception as caught:  # whatever stops a lesson is reported as its failure
+            errors.append(caught)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(0.2)
+    return errors[0] if errors else None
 
 
 class _interrupts_to:

@@ -223,6 +223,7 @@ def environment() -> dict[str, Any]:
 
 def setup(seed: int = 0) -> None:
     """Start a lesson: seed, quiet libraries, and two lines that say what the lesson runs on."""
+    _show_course_errors_in_one_line()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warning from the DataLoader
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # widget bars break the rendering on GitHub
     if os.environ.get("COURSE_PROFILE") == "tiny":
@@ -237,6 +238,20 @@ def setup(seed: int = 0) -> None:
     set_seed(seed)
     print(f"profile {profile()} on {device_label()}, training precision {precision()}, seed {seed}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
+
+
+def _show_course_errors_in_one_line() -> None:
+    """In a notebook, show a CourseError as its message: a traceback through the course's code helps no reader."""
+    if "ipykernel" not in sys.modules:
+        return
+    from IPython import get_ipython
+
+    def show(shell, kind, error, traceback, tb_offset=None):
+        line = [f"CourseError: {error}"]
+        shell._showtraceback(kind, error, line)
+        return line
+
+    get_ipython().set_custom_exc((CourseError,), show)
 
 
 def withhold_texts() -> bool:
@@ -370,7 +385,3 @@ def _peak_memory() -> Iterator[list[int]]:
         done.set()
         sampler.join()
 
-
-def in_notebook() -> bool:
-    """True inside a Jupyter kernel."""
-    return "ipykernel" in sys.modules

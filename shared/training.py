@@ -165,7 +165,7 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     if interrupted.is_set():
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.name}")
         raise KeyboardInterrupt
-    history = trainer.state.log_history
+    history = list(trainer.state.log_history)
     (run.logs / "history.json").write_text(json.dumps(history, indent=1), encoding="utf8")
     return history
 

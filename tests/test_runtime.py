@@ -10,6 +10,7 @@ import time
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_profile_defaults_to_small_without_a_gpu_and_to_full_with_one(monkeypatc
 
 def test_unknown_profile_suggests_the_nearest(monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "smal")
-    with pytest.raises(CourseError, match=r"unknown profile 'smal': did you mean 'small'\? known are tiny, small, full"):
+    with pytest.raises(CourseError, match=r"unknown profile 'smal': did you mean 'small'\? known are tiny, small"):
         runtime.profile()
 
 
@@ -91,7 +92,8 @@ def test_unknown_name_without_a_near_one_only_lists_the_known():
 
 def test_profile_full_without_a_gpu_names_both_cures(monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "full")
-    with pytest.raises(CourseError, match=r"needs a CUDA GPU and none is visible.*COURSE_PROFILE=small.*Colab runtime to T4"):
+    message = r"needs a CUDA GPU and none is visible.*COURSE_PROFILE=small.*Colab runtime to T4"
+    with pytest.raises(CourseError, match=message):
         runtime.profile()
 
 
@@ -206,7 +208,8 @@ def test_configure_applies_records_and_prints_an_override(monkeypatch, capsys):
     assert cfg.overrides == {"epochs": 5, "train_rows": None}
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines if "(--set)" in line] == ["train_rows", "epochs"]
-    assert next(line for line in lines if line.startswith("epochs")).split()[1:] == ["1", "2", "3", "->", "5", "(--set)"]
+    (epochs,) = [line.split() for line in lines if line.startswith("epochs")]
+    assert epochs == ["epochs", "1", "2", "3", "->", "5", "(--set)"]
 
 
 def test_configure_does_not_change_the_lessons_table(monkeypatch):
@@ -218,7 +221,7 @@ def test_configure_does_not_change_the_lessons_table(monkeypatch):
 
 def test_configure_refuses_an_unknown_key_and_suggests_the_nearest(monkeypatch):
     monkeypatch.setenv("COURSE_SET", "epoch=5")
-    with pytest.raises(CourseError, match=r"unknown --set key of task-1/ag-news 'epoch': did you mean 'epochs'\? known are"):
+    with pytest.raises(CourseError, match=r"unknown --set key of .*ag-news 'epoch': did you mean 'epochs'\? known are"):
         configure("task-1/ag-news", TABLE)
 
 
@@ -250,7 +253,8 @@ def test_device_prefers_cuda_then_mps_then_cpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "expected"), [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((10, 0), "bf16")]
+    ("capability", "expected"),
+    [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((10, 0), "bf16")],
 )
 def test_precision_on_a_gpu_follows_its_compute_capability(monkeypatch, capability, expected):
     pretend_gpu(monkeypatch, capability)
@@ -344,11 +348,31 @@ def test_withhold_texts(monkeypatch, value, expected):
     assert runtime.withhold_texts() is expected
 
 
-def test_in_notebook_looks_for_the_kernel(monkeypatch):
+def pretend_kernel(monkeypatch, shell):
+    import IPython
+
     monkeypatch.setitem(sys.modules, "ipykernel", object())
-    assert runtime.in_notebook() is True
-    monkeypatch.delitem(sys.modules, "ipykernel")
-    assert runtime.in_notebook() is False
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+
+
+def test_setup_shows_course_errors_in_a_notebook_in_one_line(monkeypatch):
+    restore_what_setup_sets(monkeypatch)
+    shell = Mock()
+    pretend_kernel(monkeypatch, shell)
+    runtime.setup()
+    ((kinds, show),) = [call.args for call in shell.set_custom_exc.call_args_list]
+    assert kinds == (CourseError,)
+    error = CourseError("cause: cure")
+    assert show(shell, CourseError, error, None) == ["CourseError: cause: cure"]
+    shell._showtraceback.assert_called_once_with(CourseError, error, ["CourseError: cause: cure"])
+
+
+@pytest.mark.xfail(strict=True, reason="ipykernel may be imported where no shell runs")
+def test_setup_works_where_ipykernel_is_imported_without_a_shell(monkeypatch, capsys):
+    restore_what_setup_sets(monkeypatch)
+    pretend_kernel(monkeypatch, None)
+    runtime.setup()
+    assert capsys.readouterr().out.startswith("profile tiny on cpu")
 
 
 # run folder
@@ -397,14 +421,14 @@ def test_resume_goes_on_in_the_same_folder(cfg, capsys, by):
 
 
 def test_resume_of_a_missing_folder_says_how_to_find_one(cfg):
-    with pytest.raises(CourseError, match=r"cannot resume 'gone': no such run folder; `ls runs` shows the ones there are"):
+    with pytest.raises(CourseError, match=r"cannot resume 'gone': no such run folder; `ls runs` shows the ones"):
         run_folder(resume_cfg("gone"))
 
 
 def test_outputs_below_a_regular_file_are_refused(cfg, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path / "file" / "runs"))
-    with pytest.raises(CourseError, match=r"cannot write to .*Not a directory.*set COURSE_OUTPUTS to a folder you can write"):
+    with pytest.raises(CourseError, match=r"cannot write to .*Not a directory.*set COURSE_OUTPUTS to a folder you can"):
         run_folder(cfg)
 
 

@@ -1,0 +1,368 @@
+import socket
+import time
+
+import datasets
+import evaluate
+import numpy as np
+import pytest
+import sklearn.metrics
+from transformers import EvalPrediction
+
+from shared import metrics
+from shared.metrics import bootstrap_confusions, confusion_matrix, expected_calibration_error, per_class, reliability
+
+PARTS = ("precision", "recall", "f1")
+
+
+def random_case(rng, rows=None):
+    """(labels, predictions, classes), where classes may be absent from either or both."""
+    classes = int(rng.integers(2, 9))
+    rows = rows or int(rng.integers(1, 60))
+    gold, predicted = (rng.choice(classes, size=int(rng.integers(1, classes + 1)), replace=False) for _ in range(2))
+    return rng.choice(gold, rows), rng.choice(predicted, rows), classes
+
+
+def cases(count, seed, **options):
+    rng = np.random.default_rng(seed)
+    return [random_case(rng, **options) for _ in range(count)]
+
+
+def typical(n=400, classes=4, right=0.8, seed=0):
+    """Labels and predictions of a classifier that is right in most rows."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, n)
+    return labels, np.where(rng.random(n) < right, labels, rng.integers(0, classes, n))
+
+
+# confusion matrix
+
+
+def test_confusion_matrix_has_gold_in_rows_and_predictions_in_columns():
+    assert confusion_matrix([0, 0, 1, 2], [0, 1, 1, 0], 4).tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0] * 4]
+
+
+def test_confusion_matrix_agrees_with_scikit_learn():
+    for labels, predictions, classes in cases(200, seed=0):
+        expected = sklearn.metrics.confusion_matrix(labels, predictions, labels=range(classes))
+        np.testing.assert_array_equal(confusion_matrix(labels, predictions, classes), expected)
+
+
+def test_confusion_matrix_refuses_rows_that_do_not_pair():
+    with pytest.raises(ValueError, match=r"3 labels but 2 predictions: they must be row by row the same"):
+        confusion_matrix([0, 1, 1], [0, 1], 2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "predictions", "found"),
+    [([0, 3], [0, 1], r"0\.\.3"), ([0, 1], [3, 1], r"0\.\.3"), ([-1, 2], [0, 1], r"-1\.\.2")],
+)
+def test_confusion_matrix_refuses_what_is_no_class(labels, predictions, found):
+    with pytest.raises(ValueError, match=rf"labels and predictions must lie in 0\.\.2, found {found}"):
+        confusion_matrix(labels, predictions, 3)
+
+
+@pytest.mark.xfail(strict=True, reason="an empty list is an array of floats")
+def test_confusion_matrix_of_no_rows_is_all_zeros():
+    np.testing.assert_array_equal(confusion_matrix([], [], 3), np.zeros((3, 3)))
+
+
+@pytest.mark.xfail(strict=True, reason="labels * classes overflows narrow integers")
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_confusion_matrix_counts_whatever_the_integers_width(kind):
+    labels, predictions = np.array([19, 19, 3], kind), np.array([19, 4, 3], kind)
+    found = confusion_matrix(labels, predictions, 20)
+    assert (found[19, 19], found[19, 4], found[3, 3], found.sum()) == (1, 1, 1, 3)
+
+
+# scores
+
+
+def test_accuracy_and_f1_agree_with_scikit_learn():
+    for labels, predictions, classes in cases(250, seed=1):
+        confusion = confusion_matrix(labels, predictions, classes)
+        assert metrics.accuracy(confusion) == pytest.approx(np.mean(labels == predictions))
+        for average, measure in (("macro", metrics.macro_f1), ("weighted", metrics.weighted_f1)):
+            expected = sklearn.metrics.f1_score(labels, predictions, average=average, zero_division=0)
+            assert measure(confusion) == pytest.approx(expected)
+
+
+def test_per_class_agrees_with_scikit_learn():
+    for labels, predictions, classes in cases(250, seed=2):
+        expected = sklearn.metrics.precision_recall_fscore_support(
+            labels, predictions, labels=range(classes), zero_division=0
+        )
+        scores = per_class(confusion_matrix(labels, predictions, classes))
+        for key, values in zip((*PARTS, "support"), expected, strict=True):
+            np.testing.assert_allclose(scores[key], values, err_msg=key)
+
+
+def test_a_single_row_agrees_with_scikit_learn():
+    for labels, predictions, classes in cases(50, seed=3, rows=1):
+        confusion = confusion_matrix(labels, predictions, classes)
+        right = float(labels[0] == predictions[0])
+        expected = sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0)
+        assert (metrics.accuracy(confusion), metrics.macro_f1(confusion)) == (right, expected)
+
+
+def test_the_random_cases_leave_classes_out_of_gold_of_predictions_and_of_both():
+    absent = set()
+    for labels, predictions, classes in cases(250, seed=1):
+        absent |= {(k in labels, k in predictions) for k in range(classes)}
+    assert absent == {(True, True), (True, False), (False, True), (False, False)}
+
+
+def test_scores_of_known_counts():
+    confusion = np.array([[8, 2, 0], [1, 9, 0], [0, 0, 0]])  # the third class does not occur
+    scores = per_class(confusion)
+    assert scores["precision"].tolist() == pytest.approx([8 / 9, 9 / 11, 0])
+    assert scores["recall"].tolist() == pytest.approx([0.8, 0.9, 0])
+    assert scores["f1"].tolist() == pytest.approx([16 / 19, 18 / 21, 0])
+    assert scores["support"].tolist() == [10, 10, 0]
+    assert metrics.accuracy(confusion) == pytest.approx(0.85)
+    assert metrics.macro_f1(confusion) == pytest.approx((16 / 19 + 18 / 21) / 2)
+
+
+def test_a_stack_of_matrices_gives_what_they_give_one_by_one():
+    stack = np.stack([confusion_matrix(*typical(n, seed=n), 4) for n in (1, 3, 20, 100, 400, 7)]).reshape(2, 3, 4, 4)
+    for measure in (metrics.accuracy, metrics.macro_f1, metrics.weighted_f1):
+        together = measure(stack)
+        assert together.shape == (2, 3)
+        np.testing.assert_array_equal(together, [[measure(matrix) for matrix in row] for row in stack])
+    together = per_class(stack)
+    for key in (*PARTS, "support"):
+        assert together[key].shape == (2, 3, 4)
+        np.testing.assert_array_equal(together[key], [[per_class(matrix)[key] for matrix in row] for row in stack])
+
+
+# uncertainty
+
+
+def test_bootstrap_draws_as_many_rows_as_there_are_and_only_into_filled_cells():
+    confusion = np.array([[30, 0, 2], [1, 20, 0], [0, 5, 42]])
+    drawn = bootstrap_confusions(confusion, resamples=300, seed=0)
+    assert drawn.shape == (300, 3, 3)
+    assert set(drawn.sum((1, 2)).tolist()) == {100}
+    assert not drawn[:, confusion == 0].any()
+    np.testing.assert_allclose(drawn.mean(0), confusion, atol=1.5)
+    assert len(np.unique(drawn.reshape(300, -1), axis=0)) > 250
+
+
+def test_bootstrap_repeats_with_its_seed_and_changes_with_another():
+    confusion = confusion_matrix(*typical(), 4)
+    first, again, other = (bootstrap_confusions(confusion, 50, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert bootstrap_confusions(confusion).shape == (1_000, 4, 4)
+
+
+@pytest.mark.parametrize("measure", [metrics.accuracy, metrics.macro_f1, metrics.weighted_f1])
+def test_bootstrap_is_distributed_like_one_that_draws_the_rows(measure):
+    labels, predictions = typical(300, seed=4)
+    of_cells = measure(bootstrap_confusions(confusion_matrix(labels, predictions, 4), 4_000, seed=0))
+    rng = np.random.default_rng(1)
+    drawn = rng.integers(0, 300, (4_000, 300))
+    of_rows = measure(np.stack([confusion_matrix(labels[rows], predictions[rows], 4) for rows in drawn]))
+    assert of_cells.mean() == pytest.approx(of_rows.mean(), abs=0.002)
+    assert of_cells.std() == pytest.approx(of_rows.std(), rel=0.06)
+    np.testing.assert_allclose(np.quantile(of_cells, [0.025, 0.975]), np.quantile(of_rows, [0.025, 0.975]), atol=0.007)
+
+
+def test_a_thousand_resamples_of_the_whole_test_set_take_no_time():
+    confusion = confusion_matrix(*typical(7_600), 4)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        scores = metrics.classification_scores(confusion, resamples=1_000)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.5
+    assert 0 < scores["accuracy"]["high"] - scores["accuracy"]["low"] < 0.03
+
+
+def test_interval_takes_the_percentiles():
+    samples = np.arange(101) / 100
+    assert metrics.interval(0.4, samples) == pytest.approx({"value": 0.4, "low": 0.025, "high": 0.975})
+    assert metrics.interval(0.4, samples, level=0.8) == pytest.approx({"value": 0.4, "low": 0.1, "high": 0.9})
+    assert all(type(number) is float for number in metrics.interval(np.float64(0.4), samples).values())
+
+
+def test_scores_of_typical_data_lie_inside_their_intervals():
+    for seed in range(20):
+        labels, predictions = typical(300, seed=seed)
+        scores = metrics.classification_scores(confusion_matrix(labels, predictions, 4), seed=seed)
+        assert list(scores) == ["accuracy", "macro_f1", "weighted_f1"]
+        assert scores["accuracy"]["value"] == pytest.approx(np.mean(labels == predictions))
+        for score in scores.values():
+            assert score["low"] < score["value"] < score["high"]
+
+
+def test_interval_narrows_with_the_square_root_of_the_rows():
+    small, large = (metrics.classification_scores(confusion_matrix(*typical(n), 4))["accuracy"] for n in (400, 6_400))
+    assert (small["high"] - small["low"]) / (large["high"] - large["low"]) == pytest.approx(4, rel=0.25)
+
+
+def test_class_table_has_a_row_a_class_with_intervals_of_its_own():
+    labels, predictions = typical(600)
+    confusion = confusion_matrix(labels, predictions, 4)
+    table = metrics.class_table(confusion, ["a", "b", "c", "d"], resamples=500, seed=3)
+    assert [row["class"] for row in table] == ["a", "b", "c", "d"]
+    expected, drawn = per_class(confusion), per_class(bootstrap_confusions(confusion, 500, 3))
+    for i, row in enumerate(table):
+        assert list(row) == ["class", *PARTS, "support"]
+        assert row["support"] == np.sum(labels == i)
+        assert type(row["support"]) is int
+        for key in PARTS:
+            low, high = np.quantile(drawn[key][:, i], [0.025, 0.975])
+            assert row[key] == pytest.approx({"value": expected[key][i], "low": low, "high": high})
+
+
+# calibration
+
+
+def test_softmax_sums_to_one_and_agrees_with_its_definition():
+    logits = np.random.default_rng(0).normal(0, 3, (50, 5))
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(metrics.softmax(logits), expected, rtol=1e-12)
+    np.testing.assert_allclose(metrics.softmax(logits).sum(-1), 1)
+
+
+def test_softmax_is_stable_and_in_double_precision():
+    found = metrics.softmax(np.array([[1e4, 1e4, -1e4], [-1e4, -1e4 + np.log(3), -1e9]]))
+    np.testing.assert_allclose(found, [[0.5, 0.5, 0], [0.25, 0.75, 0]], rtol=1e-9)
+    half = metrics.softmax(np.array([[60_000, 0], [1, 1]], np.float16))
+    assert half.dtype == np.float64
+    assert half.tolist() == [[1, 0], [0.5, 0.5]]
+
+
+def reliability_row_by_row(probabilities, labels, bins):
+    """The definition of Guo et al. 2017, one row at a time: bin m holds the confidences in (m / bins, (m + 1) / bins]."""
+    held = [[] for _ in range(bins)]
+    for row, label in zip(probabilities.tolist(), labels.tolist(), strict=True):
+        top = max(row)
+        m = next(m for m in range(bins) if top <= (m + 1) / bins)
+        held[m].append((top, row.index(top) == label))
+    mean = [[sum(column) / len(column) for column in zip(*rows, strict=True)] if rows else [0, 0] for rows in held]
+    error = sum(len(rows) / len(labels) * abs(c - a) for rows, (c, a) in zip(held, mean, strict=True))
+    return [c for c, _ in mean], [a for _, a in mean], [len(rows) for rows in held], error
+
+
+def with_top(top, classes, rng):
+    """A row of probabilities whose largest is exactly `top`."""
+    row = np.full(classes, (1 - top) / (classes - 1))
+    row[rng.integers(classes)] = top
+    return row
+
+
+def calibration_case(rng, bins):
+    classes = int(rng.integers(2, 12))
+    rows = int(rng.integers(1, 80))
+    on_edges = [k / bins for k in range(bins + 1) if k / bins > 1 / classes]
+    tops = [rng.choice(on_edges) if rng.random() < 0.5 else rng.uniform(1 / classes, 1) for _ in range(rows)]
+    return np.stack([with_top(top, classes, rng) for top in [*tops, 1.0]]), rng.integers(0, classes, rows + 1)
+
+
+@pytest.mark.parametrize("bins", [10, 15, 20])
+def test_reliability_and_its_error_agree_with_a_row_by_row_count(bins):
+    rng = np.random.default_rng(bins)
+    for _ in range(100):
+        probabilities, labels = calibration_case(rng, bins)
+        confidence, accuracy, count, error = reliability_row_by_row(probabilities, labels, bins)
+        table = reliability(probabilities, labels, bins)
+        assert table["count"].tolist() == count
+        np.testing.assert_allclose(table["confidence"], confidence, atol=1e-12)
+        np.testing.assert_allclose(table["accuracy"], accuracy, atol=1e-12)
+        assert expected_calibration_error(probabilities, labels, bins) == pytest.approx(error, abs=1e-12)
+
+
+@pytest.mark.xfail(strict=True, reason="7 / 25 * 25 is more than 7")
+def test_reliability_keeps_edges_in_the_lower_bin_for_any_number_of_bins():
+    for bins in range(2, 60):
+        tops = [k / bins for k in range(1, bins + 1) if k / bins >= 0.5]
+        probabilities = np.array([[top, 1 - top] for top in tops])
+        found = reliability(probabilities, np.zeros(len(tops), int), bins)["count"]
+        assert np.flatnonzero(found).tolist() == [k - 1 for k in range(1, bins + 1) if k / bins >= 0.5], bins
+
+
+def test_reliability_has_fifteen_bins_and_zeros_where_there_is_no_row():
+    table = reliability(np.array([[1.0, 0.0]]), np.array([0]))
+    assert table["count"].tolist() == [0] * 14 + [1]
+    assert table["confidence"].tolist() == table["accuracy"].tolist() == [0] * 14 + [1]
+
+
+def test_a_perfectly_calibrated_model_has_no_error():
+    rng = np.random.default_rng(0)
+    probabilities = np.stack([with_top(top, 4, rng) for top in np.repeat([0.5, 0.75, 1.0], 20)])
+    right = np.concatenate([np.arange(20) < hits for hits in (10, 15, 20)])
+    labels = np.where(right, probabilities.argmax(-1), (probabilities.argmax(-1) + 1) % 4)
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("label", "error"), [(0, 0), (1, 1)])
+def test_a_certain_model_has_the_error_of_its_mistakes(label, error):
+    assert expected_calibration_error(np.array([[1.0, 0.0]] * 8), np.full(8, label)) == error
+
+
+def test_calibration_error_weighs_the_bins_by_their_rows():
+    probabilities = np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]])
+    assert expected_calibration_error(probabilities, np.array([0, 0, 1, 1])) == pytest.approx((3 * (0.9 - 2 / 3) + 0.6) / 4)
+
+
+# for the Trainer and for evaluate
+
+
+def test_trainer_scores_reads_an_eval_prediction():
+    labels, predictions = typical(200)
+    logits = np.random.default_rng(0).random((200, 4)).astype(np.float32)
+    logits[np.arange(200), predictions] = 5
+    scores = metrics.trainer_scores(EvalPrediction(predictions=logits, label_ids=labels))
+    assert scores == {
+        "accuracy": pytest.approx(np.mean(labels == predictions)),
+        "macro_f1": pytest.approx(sklearn.metrics.f1_score(labels, predictions, average="macro")),
+    }
+    assert all(type(score) is float for score in scores.values())
+
+
+def test_trainer_scores_count_a_class_that_only_the_logits_know():
+    scores = metrics.trainer_scores(EvalPrediction(predictions=np.eye(5)[[0, 4]], label_ids=np.array([0, 1])))
+    assert scores == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
+
+
+def test_classification_is_an_evaluate_metric_that_agrees_with_scikit_learn(tmp_path):
+    metric = metrics.Classification(8, cache_dir=str(tmp_path))
+    assert isinstance(metric, evaluate.Metric)
+    for labels, predictions, _ in cases(5, seed=5, rows=30):
+        assert metric.compute(predictions=predictions, references=labels) == {
+            "accuracy": pytest.approx(sklearn.metrics.accuracy_score(labels, predictions)),
+            "macro_f1": pytest.approx(sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0)),
+            "weighted_f1": pytest.approx(
+                sklearn.metrics.f1_score(labels, predictions, average="weighted", zero_division=0)
+            ),
+        }
+
+
+def test_classification_works_in_batches_and_without_a_network(tmp_path, monkeypatch):
+    def no_network(*args, **kwargs):
+        raise AssertionError("no metric may ask the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(socket.socket, "connect", no_network)
+    metric = metrics.Classification(classes=3, cache_dir=str(tmp_path))
+    metric.add_batch(predictions=[0, 1], references=[0, 2])
+    metric.add_batch(predictions=[2], references=[2])
+    assert metric.compute()["accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.network
+def test_classification_agrees_with_the_metrics_of_the_hub(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(evaluate.config, "HF_EVALUATE_OFFLINE", False)
+    accuracy, f1 = (evaluate.load(name, cache_dir=str(tmp_path)) for name in ("accuracy", "f1"))
+    own = metrics.Classification(8, cache_dir=str(tmp_path))
+    for labels, predictions, _ in cases(20, seed=6, rows=40):
+        rows = {"predictions": predictions, "references": labels}
+        found = own.compute(**rows)
+        assert found["accuracy"] == pytest.approx(accuracy.compute(**rows)["accuracy"])
+        assert found["macro_f1"] == pytest.approx(f1.compute(**rows, average="macro")["f1"])
+        assert found["weighted_f1"] == pytest.approx(f1.compute(**rows, average="weighted")["f1"])

@@ -1,0 +1,164 @@
+"""What is committed as measured: valid, consistent with itself, and the only source of the rendered pages."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from shared import report
+from shared.runtime import ROOT, CourseError
+
+SCHEMA = json.loads((Path(__file__).parent / "results.schema.json").read_text(encoding="utf8"))
+FRACTIONS = {"accuracy", "macro_f1", "micro_f1", "weighted_f1", "exact_match", "f1"}
+RESULTS = sorted(ROOT.glob("task-*/*/results/*.json"))
+
+
+def names(paths):
+    return [path.relative_to(ROOT).as_posix() for path in paths]
+
+
+def test_every_lesson_has_results_of_a_small_run():
+    assert report.lesson_folders()
+    for lesson in report.lesson_folders():
+        assert (lesson / "results" / "small.json").is_file(), lesson
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=names(RESULTS))
+def test_results_fit_the_schema_and_their_place(path):
+    results = json.loads(path.read_text(encoding="utf8"))
+    jsonschema.validate(results, SCHEMA)
+    assert results["lesson"] == path.parent.parent.relative_to(ROOT).as_posix()
+    assert results["profile"] == path.stem
+    for name, metric in results["metrics"].items():
+        assert metric["low"] <= metric["value"] <= metric["high"], name
+        assert 0 <= metric["value"] <= (1 if name in FRACTIONS else 100), name
+    for key, value in results["config"]["overrides"].items():
+        assert results["config"][key] == value
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=names(RESULTS))
+def test_results_hold_no_text_that_is_not_the_courses_own(path):
+    results = json.loads(path.read_text(encoding="utf8"))
+    if not results["data"]["test"]["source"].startswith("bundled"):
+        assert results["examples"]
+        for example in results["examples"]:
+            assert re.fullmatch(r"\[text withheld: row \d+ of [\w/]+\]", example["text"])
+
+
+def test_the_schema_refuses_what_is_wrong():
+    good = json.loads(RESULTS[0].read_text(encoding="utf8"))
+    for damage in (
+        lambda r: r.pop("data"),
+        lambda r: r["metrics"].update(top_score={"value": 1, "low": 1, "high": 1}),
+        lambda r: r["metrics"]["accuracy"].pop("low"),
+        lambda r: r["model"].update(sha256="abc"),
+        lambda r: r["data"]["test"].update(rows=0),
+    ):
+        bad = copy.deepcopy(good)
+        damage(bad)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, SCHEMA)
+
+
+def test_rendered_pages_are_up_to_date():
+    assert report.main(["--check"]) == 0, "run `python -m shared.report` and commit what it renders"
+
+
+# ---------------------------------------------------------------- rendering
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A repository with one lesson whose report shows two numbers."""
+    lesson = tmp_path / "task-1" / "demo"
+    (lesson / "results").mkdir(parents=True)
+    results = json.loads(RESULTS[0].read_text(encoding="utf8"))
+    results["lesson"] = "task-1/demo"
+    (lesson / "results" / "small.json").write_text(json.dumps(results))
+    (lesson / "demo.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
+    (lesson / "report.md.j2").write_text(
+        '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "90 %" %}\n'
+        "accuracy {{ r.metrics.accuracy | ci }} in {{ plots }} from {{ results_file }}\n"
+    )
+    (tmp_path / "README.md").write_text(
+        "top\n<!-- results:start -->\nold\n<!-- results:end -->\n<!-- lessons:start -->\n<!-- lessons:end -->\nend\n"
+    )
+    (tmp_path / "pyproject.toml").write_text('[tool.course]\nrepository = "old-owner/old-name"\n')
+    return tmp_path
+
+
+def test_writing_renders_once_and_then_is_up_to_date(checkout):
+    written = report.write_pages(checkout)
+    assert {path.name for path in written} == {"README.md", "report.md"}
+    assert report.write_pages(checkout) == []
+    accuracy = json.loads((checkout / "task-1/demo/results/small.json").read_text())["metrics"]["accuracy"]
+    text = (checkout / "task-1/demo/report.md").read_text()
+    assert f"accuracy {100 * accuracy['value']:.1f} % [" in text and "plots/small from results/small.json" in text
+    readme = (checkout / "README.md").read_text()
+    assert readme.startswith("top\n") and readme.endswith("end\n") and "old\n" not in readme
+    assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
+
+
+def test_check_notices_a_changed_number(checkout, monkeypatch, capsys):
+    report.write_pages(checkout)
+    path = checkout / "task-1/demo/results/small.json"
+    results = json.loads(path.read_text())
+    results["metrics"]["accuracy"]["value"] = 0.123
+    path.write_text(json.dumps(results))
+    stale = {p.name for p, text in report.rendered(checkout).items() if p.read_text() != text}
+    assert stale == {"README.md", "report.md"}
+
+
+def test_check_exits_one_and_names_the_file(monkeypatch, capsys):
+    page = ROOT / "README.md"
+    monkeypatch.setattr(report, "rendered", lambda: {page: page.read_text(encoding="utf8") + "x"})
+    before = page.read_bytes()
+    assert report.main(["--check"]) == 1
+    assert "stale: README.md (run python -m shared.report)" in capsys.readouterr().out
+    assert page.read_bytes() == before
+
+
+def test_a_template_that_names_an_unknown_result_fails(checkout):
+    (checkout / "task-1/demo/report.md.j2").write_text(
+        '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "" %}{{ r.metrics.acuracy | ci }}'
+    )
+    with pytest.raises(Exception, match="acuracy"):
+        report.write_pages(checkout)
+
+
+def test_publish_stamps_every_place_and_refuses_nonsense(checkout):
+    report.write_pages(checkout)
+    assert "github/old-owner/old-name/blob/main/task-1/demo/demo.ipynb" in (checkout / "README.md").read_text()
+    changed = report.publish("ada/course", checkout)
+    assert {path.name for path in changed} == {"pyproject.toml", "README.md"}
+    assert "old-owner" not in (checkout / "README.md").read_text()
+    assert report.write_pages(checkout) == []
+    with pytest.raises(CourseError, match="write it as owner/name"):
+        report.publish("https://example.org/x", checkout)
+
+
+def test_text_from_data_is_inert_markdown():
+    hostile = "<script>x</script> | [a](javascript:1) `b` *c* _d_\nnew line # e"
+    shown = report.escape(hostile)
+    assert "<" not in shown and "\n" not in shown
+    assert not re.search(r"(?<!\\)[|\[\]`*_]", shown)
+
+
+def test_numbers_are_shown_in_their_unit():
+    metric = {"value": 0.92534, "low": 0.9193, "high": 0.93101}
+    assert report.with_interval(metric) == "92.5 % [91.9, 93.1]"
+    assert report.shown_metric("accuracy", metric) == "92.5 % [91.9, 93.1]"
+    assert report.shown_metric("bleu", {"value": 38.31, "low": 37.0, "high": 39.0}) == "38.3 [37.0, 39.0]"
+    assert (report.duration(47.2), report.duration(740)) == ("47 s", "12.3 min")
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "results.json"
+    report.write_json(target, {"a": 1})
+    with pytest.raises(TypeError):
+        report.write_json(target, {"a": object()})
+    assert json.loads(target.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [target]

@@ -1,0 +1,192 @@
+"""The runner: finding lessons, reporting failures in one line, progress, committing only when asked."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from shared import run
+from shared.runtime import ROOT, CourseError
+
+
+def test_finds_lessons_by_full_name_short_name_and_task():
+    every = run.find_lessons([])
+    assert every == run.find_lessons(["all"]) and all(path.suffix == ".ipynb" for path in every)
+    expected = [ROOT / "task-1/ag-news/ag_news.ipynb"]
+    assert run.find_lessons(["task-1/ag-news"]) == run.find_lessons(["ag-news"]) == expected
+    assert set(expected) <= set(run.find_lessons(["task-1"]))
+    assert run.find_lessons(["ag-news", "task-1/ag-news"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ag-newz"], r"unknown lesson 'ag-newz': .*known are .*task-1/ag-news"),
+        (["--profile", "smal"], r"unknown profile 'smal': did you mean 'small'\? known are tiny, small, full"),
+        (["--profile", "full"], r"profile 'full' needs a CUDA GPU .* set COURSE_PROFILE=small"),
+        (["--profile", "tiny", "--set", "epochs"], r"cannot read the override 'epochs': write it as key=value"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_exit_code_two(arguments, message, capsys, monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "tiny")
+    assert run.main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert re.search(message, errors) and len(errors.strip().splitlines()) == 1
+
+
+def test_list_names_every_lesson(capsys):
+    assert run.main(["--list"]) == 0
+    assert capsys.readouterr().out.split() == [path.parent.relative_to(ROOT).as_posix() for path in run.find_lessons([])]
+
+
+# ---------------------------------------------------------------- whole runs of a small notebook
+
+
+SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shared import runtime, report\nruntime.setup()"
+CONFIGURE = 'cfg = runtime.configure("task-9/demo", {"model": ("bert",) * 3, "epochs": (1.0,) * 3, "seed": (0,) * 3, "resume": ("",) * 3})'
+
+
+def lesson(root: Path, name: str, *cells: str) -> Path:
+    folder = root / "task-9" / name
+    folder.mkdir(parents=True)
+    headed = [nbformat.v4.new_markdown_cell("# Demo\n\n## 1. Setup"), nbformat.v4.new_code_cell(SETUP)]
+    for i, cell in enumerate(cells, 2):
+        headed += [nbformat.v4.new_markdown_cell(f"## {i}. Part {i}"), nbformat.v4.new_code_cell(cell)]
+    nbformat.write(nbformat.v4.new_notebook(cells=headed), folder / f"{name}.ipynb")
+    (folder / "report.md.j2").write_text("{% set title = 'Demo' %}accuracy {{ r.metrics.accuracy | ci }}")
+    return folder
+
+
+RESULTS = """
+from matplotlib.figure import Figure
+run = runtime.run_folder(cfg)
+clock = runtime.Clock()
+with clock("train"): runtime.progress(step=3, of=7)
+report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
+                    metrics={"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path / "outputs"))
+    monkeypatch.setenv("COURSE_PROFILE", "tiny")
+    monkeypatch.setenv("COURSE_SET", "")
+    monkeypatch.delenv("COURSE_PROGRESS", raising=False)
+    return tmp_path
+
+
+def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(checkout, capsys):
+    folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run.main(["demo", "--profile", "tiny", "--set", "epochs=2"]) == 0
+    [made] = (checkout / "outputs").glob("*_bert_demo")
+    assert (made / "report.md").read_text() == "accuracy 50.0 % [40.0, 60.0]\n"
+    results = json.loads((made / "results.json").read_text())
+    assert (results["config"]["epochs"], results["config"]["overrides"]) == (2.0, {"epochs": 2.0})
+    executed = nbformat.read(made / "demo.ipynb", 4)
+    assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"] == [1, 2, 3]
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert re.search(r"ok      task-9/demo  \d+ s  report: .*report\.md", capsys.readouterr().out)
+
+
+def test_a_failure_names_cause_section_and_copy_and_stops(checkout, capsys):
+    lesson(checkout, "broken", CONFIGURE)
+    lesson(checkout, "later", CONFIGURE)
+    assert run.main(["broken", "later", "--set", "epoch=2"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"FAILED  task-9/broken  in 2\. Part 2, cell 4/4, after \d+ s: unknown --set key of task-9/demo 'epoch': "
+                     r"did you mean 'epochs'\?", out)
+    assert "later" not in out.split("FAILED")[1].split("lessons ran")[0]
+    assert (checkout / "outputs/failed/broken.ipynb").is_file()
+    assert "0 of 2 lessons ran" in out
+
+
+def test_keep_going_runs_the_rest_and_still_exits_non_zero(checkout, capsys):
+    lesson(checkout, "broken", "raise ValueError('no such luck')")
+    lesson(checkout, "demo", CONFIGURE, RESULTS)
+    assert run.main(["broken", "demo", "--keep-going"]) == 1
+    out = capsys.readouterr().out
+    assert "ValueError: no such luck" in out and "ok      task-9/demo" in out and "1 of 2 lessons ran" in out
+
+
+def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, monkeypatch):
+    folder = lesson(checkout, "demo", CONFIGURE, "print('texts withheld:', runtime.withhold_texts())\n" + RESULTS)
+    monkeypatch.setattr(run.report, "write_pages", lambda: [])
+    assert run.main(["demo", "--commit"]) == 0
+    assert "texts withheld: True" in (folder / "demo.ipynb").read_text()
+    assert json.loads((folder / "results" / "tiny.json").read_text())["profile"] == "tiny"
+    assert (folder / "plots" / "tiny" / "demo.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_course_error_in_a_notebook_is_one_line(checkout):
+    lesson(checkout, "broken", "raise runtime.CourseError('cause: cure')")
+    run.main(["broken"])
+    executed = nbformat.read(checkout / "outputs/failed/broken.ipynb", 4)
+    [error] = [out for cell in executed.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "error"]
+    assert error.traceback == ["CourseError: cause: cure"]
+
+
+def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):
+    """As a user: the real command in a process of its own, interrupted while a cell sleeps."""
+    folder = ROOT / "task-1" / "ag-news"
+    environment = os.environ | {"COURSE_OUTPUTS": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=500", "--set", "patience=1000"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    for line in process.stdout:
+        if "step" in line:
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 1
+    assert re.search(r"FAILED  task-1/ag-news  in 6\. Train.*KeyboardInterrupt", output)
+    name = re.search(r"interrupted: checkpoint-\d+ is kept\. Go on with --set resume=(\S+)", output).group(1)
+    assert list((tmp_path / name / "checkpoints").glob("checkpoint-*"))
+    assert (tmp_path / name / "ag_news.ipynb").is_file()
+    assert not list(folder.glob("outputs"))
+
+
+# ---------------------------------------------------------------- the progress line
+
+
+def test_progress_line_shows_section_step_and_seconds(tmp_path):
+    events = tmp_path / "events"
+    events.write_text("")
+    progress = run.Progress("task-1/demo", events, io.StringIO())
+    progress.on_cell("6. Train", 12, 40)
+    with events.open("a") as stream:
+        stream.write('{"run": "/somewhere/run"}\n{"step": 5, "of": 90}\n{"step": 6, "o')
+    progress.read_events()
+    assert progress.run_path == "/somewhere/run"
+    assert re.fullmatch(r"task-1/demo  6\. Train  cell 12/40  step 5/90  \d+ s", progress.line())
+    with events.open("a") as stream:
+        stream.write('f": 90}\n')
+    progress.read_events()
+    assert "step 6/90" in progress.line()
+    progress.on_cell("7. Evaluate", 13, 40)
+    assert "step" not in progress.line()
+
+
+def test_widget_state_is_removed():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    notebook.metadata["widgets"] = {"x": 1}
+    bar = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "bar"}
+    notebook.cells[0].outputs = [nbformat.v4.new_output("display_data", bar)]
+    cleaned = run.clean(notebook)
+    assert "widgets" not in cleaned.metadata
+    assert list(cleaned.cells[0].outputs[0].data) == ["text/plain"]
+
+
+def test_unknown_lesson_is_a_course_error():
+    with pytest.raises(CourseError, match="did you mean 'task-1/ag-news'"):
+        run.find_lessons(["task-1/agnews"])

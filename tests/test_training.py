@@ -1,0 +1,213 @@
+"""Training: arguments, order of evaluation, learning, and what survives a kill or a Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared import models, runtime, training
+from shared.runtime import ROOT, CourseError, RunFolder
+from tests.tiny_training import config, trainer_for
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    return runtime.run_folder(config())
+
+
+class Recorded(dict):
+    """Stands in for TrainingArguments, which refuses fp16 on a machine without a GPU."""
+
+    def __init__(self, **kwargs):
+        super().__init__(kwargs)
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "flags"),
+    [("bf16", "cuda", (True, False)), ("fp16", "cuda", (False, True)), ("fp32", "cpu", (False, False)), ("bf16", "cpu", (True, False))],
+)
+def test_precision_reaches_the_arguments(monkeypatch, run, precision, device, flags):
+    monkeypatch.setattr(training.runtime, "precision", lambda: precision)
+    monkeypatch.setattr(training.runtime, "device", lambda: device)
+    monkeypatch.setattr(training, "TrainingArguments", Recorded)
+    found = training.arguments(config(), run, rows=48)
+    assert (found["bf16"], found["fp16"]) == flags
+    assert found["use_cpu"] == (device == "cpu")
+
+
+def test_arguments_follow_the_configuration(run):
+    found = training.arguments(config(), run, rows=50, metric="macro_f1")
+    assert found.eval_steps == found.save_steps == 3  # 7 steps an epoch, 3 checks
+    assert (found.train_sampling_strategy, found.optim.value) == ("group_by_length", "adamw_torch_fused")
+    assert (found.load_best_model_at_end, found.metric_for_best_model, found.save_total_limit) == (True, "macro_f1", 2)
+    assert (found.seed, found.data_seed, found.report_to) == (0, 0, [])
+    assert found.get_warmup_steps(100) == 10
+    assert Path(found.output_dir) == run.checkpoints
+
+
+def test_batches_are_grouped_by_length_and_depend_on_seed_and_epoch():
+    lengths = np.random.default_rng(0).integers(5, 100, 600).tolist()
+    sampler = training.EpochSeededSampler(8, lengths, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(600))
+    assert list(sampler) == first == list(training.EpochSeededSampler(8, lengths, seed=1))
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    assert list(training.EpochSeededSampler(8, lengths, seed=2)) != first
+
+    def padded(order):
+        return sum(8 * max(lengths[i] for i in order[k : k + 8]) for k in range(0, 600, 8))
+
+    assert padded(first) < 1.1 * sum(lengths) < 0.8 * padded(list(range(600)))
+
+
+def test_evaluation_keeps_the_order_of_the_data(run):
+    from transformers import Trainer
+
+    trainer = trainer_for(config(), run, rows=60)
+    rows = trainer.eval_dataset
+    assert trainer.args.train_sampling_strategy == "group_by_length"
+    output = trainer.predict(rows)
+    assert output.label_ids.tolist() == list(rows["labels"])
+    alone = trainer.predict(rows.select([17])).predictions[0]
+    np.testing.assert_allclose(output.predictions[17], alone, atol=1e-5)
+    plain = Trainer(model=trainer.model, args=trainer.args, eval_dataset=rows, data_collator=trainer.data_collator,
+                    processing_class=trainer.processing_class)
+    assert plain.predict(rows).label_ids.tolist() != list(rows["labels"]), "the trap is gone: the lesson's pitfall cell needs a new text"
+
+
+def test_overfits_sixteen_rows(run):
+    trainer = trainer_for(config(epochs=60.0, hidden_dropout=0.0, learning_rate=2e-3), run, rows=16,
+                          eval_strategy="no", save_strategy="no", load_best_model_at_end=False, logging_steps=60)
+    history = training.fit(trainer, run)
+    assert trainer.evaluate()["eval_accuracy"] == 1.0
+    losses = [row["loss"] for row in history if "loss" in row]
+    assert losses[-1] < 0.1 < 0.3 < losses[0]
+    assert json.loads((run.logs / "history.json").read_text()) == history
+
+
+@pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "xlnet", "deberta", "modernbert"])
+def test_every_model_of_the_switch_trains_and_reloads(run, name):
+    trainer = trainer_for(config(model=name), run, rows=16, max_steps=2, eval_strategy="no", save_strategy="no",
+                          load_best_model_at_end=False)
+    before = {key: value.detach().clone() for key, value in trainer.model.named_parameters()}
+    training.fit(trainer, run)
+    assert trainer.state.global_step == 2
+    same = [key for key, value in trainer.model.named_parameters() if torch.equal(value.detach(), before[key])]
+    assert len(same) < 0.1 * len(before), f"not trained: {same}"  # XLNet has one embedding for pre-training only
+    texts = ["Shares fell in Tokyo.", "A late goal decided the final on Sunday night in Lisbon."]
+    models.save(trainer.model, trainer.processing_class, run.model)
+    again = models.classify(*models.load_saved(run.model), texts)
+    for old, new in zip(models.classify(trainer.model, trainer.processing_class, texts), again, strict=True):
+        assert [label for label, _ in old] == [label for label, _ in new]
+        assert [score for _, score in old] == pytest.approx([score for _, score in new], abs=1e-5)
+        assert sum(score for _, score in new) == pytest.approx(1) and [s for _, s in new] == sorted((s for _, s in new), reverse=True)
+
+
+def test_bf16_autocast_trains_on_a_cpu(run):
+    trainer = trainer_for(config(), run, rows=16, bf16=True, max_steps=2, eval_strategy="no", save_strategy="no",
+                          load_best_model_at_end=False)
+    seen = []
+    trainer.model.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    training.fit(trainer, run)
+    assert seen[0] == torch.bfloat16
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+
+
+def test_best_checkpoint_is_loaded_and_two_are_kept(run):
+    trainer = trainer_for(config(epochs=3.0), run)
+    training.fit(trainer, run)
+    best = max(row["eval_macro_f1"] for row in trainer.state.log_history if "eval_macro_f1" in row)
+    assert trainer.evaluate()["eval_macro_f1"] == pytest.approx(best)
+    assert 1 <= len(list(run.checkpoints.glob("checkpoint-*"))) <= 2
+
+
+def test_early_stopping_stops(run):
+    trainer = trainer_for(config(epochs=30.0, learning_rate=1e-12), run, extra=training.callbacks(patience=2)[:1])
+    training.fit(trainer, run)
+    assert trainer.state.global_step < 30  # 180 without early stopping
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_cure(run):
+    trainer = trainer_for(config(), run)
+    with torch.no_grad():
+        trainer.model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(CourseError, match=r"loss is nan at step 1: lower learning_rate .*fp32"):
+        training.fit(trainer, run)
+
+
+# ---------------------------------------------------------------- interruption, in a process of its own
+
+
+def start(folder: Path, name: str, *options: str) -> subprocess.Popen:
+    environment = os.environ | {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.tiny_training", name, *options],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )
+
+
+def final_loss(output: str) -> float:
+    return float(re.search(r"final loss ([\d.]+)", output).group(1))
+
+
+def wait_for_step(process: subprocess.Popen, step: int) -> None:
+    for line in process.stdout:
+        if (found := re.match(r"step +(\d+)/", line)) and int(found.group(1)) >= step:
+            return
+    pytest.fail(f"the training ended before step {step}")
+
+
+def test_killed_run_resumes_to_the_same_final_loss(tmp_path):
+    whole = start(tmp_path, "whole")
+    killed = start(tmp_path, "killed", "--slow", "0.15")
+    wait_for_step(killed, 11)  # checkpoints every 2 steps, 6 steps an epoch: the kill falls into the middle of epoch 2
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(timeout=60)
+    expected = final_loss(whole.communicate(timeout=120)[0])
+    checkpoints = sorted((tmp_path / "killed" / "checkpoints").glob("checkpoint-*"))
+    assert checkpoints, "the kill left no checkpoint"
+    output = start(tmp_path, "killed", "--resume").communicate(timeout=120)[0]
+    assert re.search(r"going on from checkpoint-1\d", output)
+    assert final_loss(output) == pytest.approx(expected, abs=1e-4)
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_prints_how_to_resume(tmp_path):
+    process = start(tmp_path, "stopped", "--slow", "0.2")
+    wait_for_step(process, 5)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode != 0
+    step = int(re.search(r"interrupted: checkpoint-(\d+) is kept\. Go on with --set resume=stopped", output).group(1))
+    assert step >= 5
+    assert (tmp_path / "stopped" / "checkpoints" / f"checkpoint-{step}" / "model.safetensors").is_file()
+
+
+def test_a_cut_off_checkpoint_is_passed_over(run, capsys):
+    for step, state in ((4, '{"global_step": 4}'), (10, '{"global_'), (9, None)):
+        folder = run.checkpoints / f"checkpoint-{step}"
+        folder.mkdir()
+        if state:
+            (folder / "trainer_state.json").write_text(state)
+    assert training.last_checkpoint(run).name == "checkpoint-4"
+    assert "checkpoint-10 is incomplete" in capsys.readouterr().out
+
+
+def test_checkpoint_of_another_model_is_refused(run, tmp_path):
+    training.fit(trainer_for(config(epochs=1.0), run), run)
+    resumed = RunFolder(run.path, resumed=True)
+    other = trainer_for(config(model="distilbert"), resumed)
+    with pytest.raises(CourseError, match=r"another model \(model_type bert, this one has distilbert\): resume it with"):
+        training.fit(other, resumed)
+    three, _, _ = models.load_encoder("bert", "random", ["a", "b", "c"], tokenizer_texts=["one two"], seed=0)
+    three.config.vocab_size = other.model.config.vocab_size
+    with pytest.raises(CourseError, match=r"another model \(num_labels 4, this one has 3\): resume it with"):
+        training.check_same_model(training.last_checkpoint(run), three)

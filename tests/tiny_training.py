@@ -1,0 +1,82 @@
+"""A real training of a tiny BERT on bundled rows, small enough to be started, killed and resumed by tests.
+
+python -m tests.tiny_training RUN_NAME [--resume] [--slow SECONDS]   prints the final training loss
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from transformers import DataCollatorWithPadding, TrainerCallback
+
+from shared import data, metrics, models, runtime, training
+
+
+def config(**values) -> runtime.Config:
+    defaults = {
+        "model": "bert",
+        "epochs": 4.0,
+        "batch_size": 8,
+        "learning_rate": 1e-3,
+        "evaluations_per_epoch": 3,
+        "max_length": 48,
+        "seed": 0,
+        "resume": "",
+    }
+    return runtime.Config("task-1/ag-news", "tiny", defaults | values)
+
+
+def trainer_for(cfg: runtime.Config, run: runtime.RunFolder, rows: int = 48, extra=(), **arguments) -> training.OrderedTrainer:
+    """Everything between a configuration and a Trainer; dropout is on, so that the random state matters."""
+    train = data.load_split("ag_news", "train", rows, cfg.seed)
+    model, tokenizer, _ = models.load_encoder(
+        cfg.model,
+        "random",
+        train.features["label"].names,
+        tokenizer_texts=train["text"],
+        hidden_dropout=cfg.get("hidden_dropout", 0.1),
+        attention_dropout=0.0,
+        seed=cfg.seed,
+    )
+    encoded = data.encode(train, tokenizer, cfg.max_length)
+    return training.OrderedTrainer(
+        model=model,
+        args=training.arguments(cfg, run, rows=len(train), metric="macro_f1", **({"logging_steps": 1} | arguments)),
+        train_dataset=encoded,
+        eval_dataset=encoded,
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=metrics.trainer_scores,
+        callbacks=[training.Reporter(), *extra],
+    )
+
+
+class Slow(TrainerCallback):
+    """Leaves a killer time to strike between two checkpoints."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(self.seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--slow", type=float, default=0.0)
+    options = parser.parse_args()
+    runtime.setup()
+    folder = runtime.outputs_root() / options.name
+    if not options.resume:
+        for part in ("model", "logs", "checkpoints"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    run = runtime.run_folder(config(resume=options.name))
+    history = training.fit(trainer_for(config(), run, extra=[Slow(options.slow)]), run)
+    print("final loss", [row["loss"] for row in history if "loss" in row][-1])
+
+
+if __name__ == "__main__":
+    main()
