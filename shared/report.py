@@ -22,7 +22,7 @@ from typing import Any
 
 import jinja2
 
-from shared import runtime
+from shared import plots, runtime
 from shared.runtime import ROOT, Config, CourseError, RunFolder
 
 PROFILES_BY_WEIGHT = ("full", "small", "tiny")  # a report is about the largest profile that was run
@@ -59,8 +59,6 @@ def save_results(
     `metrics` is {name: {'value', 'low', 'high'}}; `baselines` {baseline: {metric: value}}; the rest as in the results
     schema. Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100.
     """
-    from shared import plots
-
     results = {
         "lesson": cfg.lesson,
         "profile": cfg.profile,
@@ -229,6 +227,7 @@ def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
 
 
 def colab_link(address: str, notebook: str) -> str:
+    """Where Colab opens a notebook of a public GitHub repository."""
     return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
 
 

@@ -376,10 +376,10 @@ def test_hub_that_never_answers_is_not_reachable(monkeypatch):
 
 @pytest.mark.xfail(strict=True, reason="httpx's timeout is for one read, not for the whole answer")
 def test_hub_that_answers_a_byte_at_a_time_is_given_up_in_time(monkeypatch):
-    online(monkeypatch, local_server(b"HTTP/1.1 200 OK\r\nSlow: " + b"x" * 10, pause=0.1), 0.3)
+    online(monkeypatch, local_server(b"HTTP/1.1 200 OK\r\nSlow: ", pause=0.1), 0.3)
     started = time.perf_counter()
     assert data.hub_reachable() is False
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 1.5
 
 
 def test_hub_that_refuses_the_connection_is_not_reachable(monkeypatch):

@@ -58,6 +58,7 @@ def pretend_gpu(monkeypatch, capability=(7, 5), name="Tesla T4"):
 
 
 def restore_what_setup_sets(monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # whoever else may have imported it
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
@@ -178,9 +179,7 @@ def test_convert_takes_a_fraction_where_one_profile_has_a_fraction():
 # configure
 
 
-@pytest.mark.parametrize(
-    ("name", "column"), [("tiny", 0), ("small", 1), ("full", 2)], ids=["tiny", "small", "full"]
-)
+@pytest.mark.parametrize(("name", "column"), [("tiny", 0), ("small", 1), ("full", 2)], ids=["tiny", "small", "full"])
 def test_configure_picks_the_profiles_column(monkeypatch, name, column):
     monkeypatch.setattr(runtime, "profile", lambda: name)
     cfg = configure("task-1/ag-news", TABLE)

@@ -102,7 +102,7 @@ def test_every_model_of_the_switch_trains_and_reloads(run, name):
     training.fit(trainer, run)
     assert trainer.state.global_step == 2
     same = [key for key, value in trainer.model.named_parameters() if torch.equal(value.detach(), before[key])]
-    assert len(same) < 0.1 * len(before), f"not trained: {same}"  # XLNet has one embedding for pre-training only
+    assert len(same) < 0.2 * len(before), f"not trained: {same}"  # XLNet: what serves pre-training and segments
     texts = ["Shares fell in Tokyo.", "A late goal decided the final on Sunday night in Lisbon."]
     models.save(trainer.model, trainer.processing_class, run.model)
     again = models.classify(*models.load_saved(run.model), texts)
