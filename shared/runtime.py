@@ -121,9 +121,10 @@ class Config(Mapping):
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, key: str) -> Any:
-        if key.startswith("__") or key not in self.values:
-            raise AttributeError(f"the configuration of {self.lesson} has no key '{key}'")
-        return self.values[key]
+        values = self.__dict__.get("values", {})  # still empty while a copy is being made
+        if key not in values:
+            raise AttributeError(f"the configuration of {self.__dict__.get('lesson')} has no key '{key}'")
+        return values[key]
 
     def __getitem__(self, key: str) -> Any:
         return self.values[key]
@@ -138,7 +139,11 @@ class Config(Mapping):
 def parse_overrides(text: str) -> dict[str, str]:
     """'a=1 b="two words"' -> {'a': '1', 'b': 'two words'}."""
     pairs = {}
-    for word in shlex.split(text):
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote that is never closed
+        raise CourseError(f"cannot read the override '{text}': close the quote; write it as key=value") from None
+    for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise CourseError(f"cannot read the override '{word}': write it as key=value")
@@ -149,7 +154,7 @@ def parse_overrides(text: str) -> dict[str, str]:
 def convert(key: str, text: str, row: tuple[Any, Any, Any]) -> Any:
     """The override `text` as the type of the defaults in `row`; "all" is None where a profile's default is None."""
     example = next((value for value in row if value is not None), 1_000)
-    kind = type(example)
+    kind = float if any(type(value) is float for value in row) else type(example)
     if None in row and text.lower() in ("none", "all"):
         return None
     try:
@@ -251,7 +256,8 @@ def _show_course_errors_in_one_line() -> None:
         shell._showtraceback(kind, error, line)
         return line
 
-    get_ipython().set_custom_exc((CourseError,), show)
+    if shell := get_ipython():  # None where ipykernel is only imported, as under pytest
+        shell.set_custom_exc((CourseError,), show)
 
 
 def withhold_texts() -> bool:
@@ -288,7 +294,7 @@ class RunFolder:
 
 def outputs_root() -> Path:
     """The folder that holds all runs: COURSE_OUTPUTS, else `outputs` in the checkout."""
-    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs")
+    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs").expanduser()
 
 
 def run_folder(cfg: Config) -> RunFolder:
@@ -297,9 +303,10 @@ def run_folder(cfg: Config) -> RunFolder:
     Raises CourseError where the folder to resume does not exist or nothing can be written.
     """
     resume = cfg.get("resume", "")
-    path = _resumed_path(resume) if resume else _new_path(cfg)
-    run = RunFolder(path, resumed=bool(resume))
+    path = outputs_root()
     try:
+        path = _resumed_path(resume) if resume else _new_path(cfg)
+        run = RunFolder(path, resumed=bool(resume))
         for folder in (run.model, run.logs, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
         probe = run.logs / ".write-test"
@@ -384,4 +391,5 @@ def _peak_memory() -> Iterator[list[int]]:
     finally:
         done.set()
         sampler.join()
+        peak[0] = max(peak[0], process.memory_info().rss)
 

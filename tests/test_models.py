@@ -555,7 +555,6 @@ def test_truncated_zip_part_leaves_nothing_behind_and_can_be_mended(parts, tmp_p
     assert load_encoder("boxed", "pretrained", LABELS)[2]["sha256"] == ENCODERS["boxed"].package.sha256
 
 
-@pytest.mark.xfail(strict=True, reason="_unzipped lets OSError and BadZipFile through")
 @pytest.mark.parametrize("part", [0, 1, 2])
 def test_truncated_zip_part_asks_to_reinstall(parts, part):
     whole = parts[part].read_bytes()
@@ -564,14 +563,12 @@ def test_truncated_zip_part_asks_to_reinstall(parts, part):
         load_encoder("boxed", "pretrained", LABELS)
 
 
-@pytest.mark.xfail(strict=True, reason="_unzipped lets FileNotFoundError through")
 def test_missing_zip_part_asks_to_reinstall(parts):
     parts[1].unlink()
     with pytest.raises(CourseError, match=r"boxed-part-00.*reinstall"):
         load_encoder("boxed", "pretrained", LABELS)
 
 
-@pytest.mark.xfail(strict=True, reason="the unpacked folder stays in the cache when its hash is wrong")
 def test_reinstalling_cures_zip_parts_that_held_other_weights(parts):
     package = ENCODERS["boxed"].package
     good = [path.read_bytes() for path in parts]

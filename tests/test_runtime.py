@@ -122,7 +122,6 @@ def test_parse_overrides_refuses_a_word_that_is_no_pair(word):
         parse_overrides(f"a=1 {word}")
 
 
-@pytest.mark.xfail(strict=True, reason="parse_overrides lets shlex's ValueError through")
 def test_parse_overrides_refuses_an_open_quote():
     with pytest.raises(CourseError, match=r"override.*key=value"):
         parse_overrides("a='x")
@@ -171,7 +170,6 @@ def test_convert_names_the_wrong_type_and_an_example(text, row, kind, example):
         convert("key", text, row)
 
 
-@pytest.mark.xfail(strict=True, reason="convert looks at the first default only")
 def test_convert_takes_a_fraction_where_one_profile_has_a_fraction():
     assert convert("dropout", "0.2", (0, 0.1, 0.1)) == 0.2
 
@@ -366,7 +364,6 @@ def test_setup_shows_course_errors_in_a_notebook_in_one_line(monkeypatch):
     shell._showtraceback.assert_called_once_with(CourseError, error, ["CourseError: cause: cure"])
 
 
-@pytest.mark.xfail(strict=True, reason="ipykernel may be imported where no shell runs")
 def test_setup_works_where_ipykernel_is_imported_without_a_shell(monkeypatch, capsys):
     restore_what_setup_sets(monkeypatch)
     pretend_kernel(monkeypatch, None)
@@ -444,7 +441,6 @@ def test_a_disk_that_takes_nothing_is_refused_with_the_cure(cfg, monkeypatch, ca
         run_folder(cfg)
 
 
-@pytest.mark.xfail(strict=True, reason="_new_path is called outside run_folder's try")
 def test_an_impossible_folder_name_is_refused_with_the_cure(cfg, monkeypatch):
     monkeypatch.setenv("COURSE_OUTPUTS", "x" * 300)
     with pytest.raises(CourseError, match=r"cannot write to .*File name too long.*set COURSE_OUTPUTS"):
@@ -488,7 +484,6 @@ def test_clock_records_seconds_and_peak_memory_of_each_phase():
     assert 150 < clock.peak_memory_mb["busy"] - clock.peak_memory_mb["idle"] < 1_000
 
 
-@pytest.mark.xfail(strict=True, reason="_peak_memory takes no sample when the phase ends")
 def test_clock_sees_what_a_short_phase_leaves_behind():
     clock = Clock()
     with clock("idle"):
