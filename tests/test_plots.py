@@ -48,7 +48,8 @@ def heights(container) -> list[float]:
 
 
 def legend(axes) -> list[str]:
-    return [text.get_text() for text in figure.legends[0].get_texts()]
+    found = axes.get_legend() or axes.figure.legends[0]
+    return [text.get_text() for text in found.get_texts()]
 
 
 def ticks(labels) -> list[str]:
