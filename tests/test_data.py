@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset
 
-from shared import data
+from shared import data, runtime
 from shared.data import choose_source, excerpt, fingerprint, hold_out, load_split, stratified_sizes, subsample
 from shared.runtime import CourseError
 
@@ -27,7 +27,7 @@ def plain_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COURSE_PROFILE", "tiny")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    forget = getattr(data._answers, "cache_clear", lambda: None)
+    forget = getattr(runtime._answers, "cache_clear", lambda: None)
     forget()
     yield
     forget()
@@ -356,24 +356,24 @@ def online(monkeypatch, endpoint: str, timeout: float):
     for name in ("HF_HUB_OFFLINE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    monkeypatch.setattr(data, "HUB_TIMEOUT", timeout)
+    monkeypatch.setattr(runtime, "HUB_TIMEOUT", timeout)
 
 
 def test_nobody_waits_for_longer_than_ten_seconds():
-    assert 0 < data.HUB_TIMEOUT <= 10
+    assert 0 < runtime.HUB_TIMEOUT <= 10
 
 
 def test_hub_that_never_answers_is_not_reachable(monkeypatch):
     online(monkeypatch, local_server(), 0.3)
     started = time.perf_counter()
-    assert data.hub_reachable() is False
+    assert runtime.hub_reachable() is False
     assert 0.2 < time.perf_counter() - started < 10
 
 
 def test_hub_that_answers_a_byte_at_a_time_is_given_up_in_time(monkeypatch):
     online(monkeypatch, local_server(b"HTTP/1.1 200 OK\r\nSlow: ", pause=0.1), 0.3)
     started = time.perf_counter()
-    assert data.hub_reachable() is False
+    assert runtime.hub_reachable() is False
     assert time.perf_counter() - started < 1.5
 
 
@@ -381,7 +381,7 @@ def test_hub_that_refuses_the_connection_is_not_reachable(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed_soon:
         port = closed_soon.getsockname()[1]
     online(monkeypatch, f"http://127.0.0.1:{port}", 5.0)
-    assert data.hub_reachable() is False
+    assert runtime.hub_reachable() is False
 
 
 @pytest.mark.parametrize(
@@ -389,7 +389,7 @@ def test_hub_that_refuses_the_connection_is_not_reachable(monkeypatch):
 )
 def test_hub_that_answers_is_reachable_unless_it_is_broken(monkeypatch, status, expected):
     online(monkeypatch, local_server(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()), 5.0)
-    assert data.hub_reachable() is expected
+    assert runtime.hub_reachable() is expected
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
@@ -397,7 +397,7 @@ def test_hub_is_not_asked_when_set_offline(monkeypatch, value):
     online(monkeypatch, local_server(), 8.0)
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     started = time.perf_counter()
-    assert data.hub_reachable() is False
+    assert runtime.hub_reachable() is False
     assert time.perf_counter() - started < 1
 
 

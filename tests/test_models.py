@@ -475,7 +475,7 @@ def test_hub_model_is_loaded_in_float32_and_from_safetensors_where_there_are_any
         model.config._commit_hash = "abc123"
         return model
 
-    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda place: tiny(name)[1])
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda place, **kwargs: tiny(name)[1])
     monkeypatch.setattr(models.AutoModelForSequenceClassification, "from_pretrained", from_hub)
     card = load_encoder(name, "pretrained", LABELS, hidden_dropout=0.2)[2]
     assert (card["id"], card["revision"]) == (ENCODERS[name].hub_id, "abc123")
@@ -610,3 +610,19 @@ def test_hub_has_the_encoder(name, monkeypatch):
     assert info.id == ENCODERS[name].hub_id
     files = {sibling.rfilename for sibling in info.siblings}
     assert ("model.safetensors" in files) == ENCODERS[name].safetensors
+
+
+def test_any_hub_id_is_loaded_as_it_stands_but_has_no_tiny_twin(monkeypatch):
+    asked = []
+
+    def refuse(place, **kwargs):
+        asked.append((place, kwargs["local_files_only"]))
+        raise OSError("not here")
+
+    monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", refuse)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
+    with pytest.raises(CourseError, match="cannot load someone/an-encoder: check the connection or choose model=minilm"):
+        models.load_encoder("someone/an-encoder", "pretrained", LABELS)
+    assert asked == [("someone/an-encoder", True)]
+    with pytest.raises(CourseError, match="'someone/an-encoder' has no tiny twin: choose weights=pretrained"):
+        models.load_encoder("someone/an-encoder", "random", LABELS)

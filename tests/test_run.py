@@ -50,7 +50,7 @@ def test_list_names_every_lesson(capsys):
 # ---------------------------------------------------------------- whole runs of a small notebook
 
 
-SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shared import runtime, report\nruntime.setup()"
+SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shared import runtime, report"
 CONFIGURE = 'cfg = runtime.configure("task-9/demo", {"model": ("bert",) * 3, "epochs": (1.0,) * 3, "seed": (0,) * 3, "resume": ("",) * 3})'
 
 
@@ -129,7 +129,7 @@ def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, 
 
 
 def test_a_course_error_in_a_notebook_is_one_line(checkout):
-    lesson(checkout, "broken", "raise runtime.CourseError('cause: cure')")
+    lesson(checkout, "broken", "runtime.setup()\nraise runtime.CourseError('cause: cure')")
     run.main(["broken"])
     executed = nbformat.read(checkout / "outputs/failed/broken.ipynb", 4)
     [error] = [out for cell in executed.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "error"]
