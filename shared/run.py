@@ -210,6 +210,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
         os.environ["COURSE_PROGRESS"] = str(events)
         with Progress(name, events) as progress:
             notebook, error = execute(path, progress, options.timeout)
+    del os.environ["COURSE_PROGRESS"]
     folder = Path(progress.run_path) if progress.run_path else runtime.outputs_root() / "failed"
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / path.name

@@ -369,8 +369,8 @@ def _resumed_path(resume: str) -> Path:
 def progress(**event: Any) -> None:
     """Tell `shared.run` where the lesson is (one JSON line appended to COURSE_PROGRESS; nothing without it)."""
     target = os.environ.get("COURSE_PROGRESS")
-    if target:
-        with open(target, "a", encoding="utf8") as stream:
+    if target:  # whoever watched may be gone, which is no reason for a training to stop
+        with contextlib.suppress(OSError), open(target, "a", encoding="utf8") as stream:
             stream.write(json.dumps(event) + "\n")
 
 

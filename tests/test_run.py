@@ -17,6 +17,15 @@ from shared import run
 from shared.runtime import ROOT, CourseError
 
 
+@pytest.fixture(autouse=True)
+def environment_is_put_back():
+    """The runner hands its options to the kernels through the environment; the other tests must not see them."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 def test_finds_lessons_by_full_name_short_name_and_task():
     every = run.find_lessons([])
     assert every == run.find_lessons(["all"]) and all(path.suffix == ".ipynb" for path in every)
@@ -96,6 +105,7 @@ def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(che
     executed = nbformat.read(made / "demo.ipynb", 4)
     assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"] == [1, 2, 3]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert "COURSE_PROGRESS" not in os.environ
     assert re.search(r"ok      task-9/demo  \d+ s  report: .*report\.md", capsys.readouterr().out)
 
 
