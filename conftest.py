@@ -12,6 +12,7 @@ os.environ |= {
     "HF_DATASETS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",  # the tests mean the CPU wherever they run
+    "OMP_NUM_THREADS": "1",  # one worker a core already; tiny models gain nothing from threads
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets, load_dataset
+from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets, load_dataset
 
 from shared.runtime import ROOT, CourseError, hub_reachable, profile, unknown, withhold_texts
 
@@ -28,12 +28,31 @@ BUNDLED = Path(__file__).resolve().parent / "bundled"
 class DatasetSpec:
     """What the course knows of a data set: where the Hub has it and what its rows look like."""
 
-    hub_id: str
+    hub_id: str  # "" where the Hub has none
     features: Features
     texts: tuple[str, ...]  # the columns that hold natural language
     label: str | None = None
     config: str | None = None
 
+    @property
+    def multi_label(self) -> bool:
+        """True where a row has a list of labels."""
+        return self.label is not None and isinstance(self.features[self.label], List)
+
+    @property
+    def names(self) -> list[str]:
+        """The label names, in label order."""
+        kind = self.features[self.label]
+        return (kind.feature if self.multi_label else kind).names
+
+
+EMOTIONS = [
+    "admiration", "amusement", "anger", "annoyance", "approval", "caring", "confusion", "curiosity", "desire",
+    "disappointment", "disapproval", "disgust", "embarrassment", "excitement", "fear", "gratitude", "grief",
+    "joy", "love", "nervousness", "optimism", "pride", "realization", "relief", "remorse", "sadness", "surprise",
+    "neutral",
+]
+NLI = ClassLabel(names=["entailment", "neutral", "contradiction"])
 
 SPECS = {
     "ag_news": DatasetSpec(
@@ -42,6 +61,39 @@ SPECS = {
             {"text": Value("string"), "label": ClassLabel(names=["World", "Sports", "Business", "Sci/Tech"])}
         ),
         texts=("text",),
+        label="label",
+    ),
+    "go_emotions": DatasetSpec(
+        hub_id="google-research-datasets/go_emotions",
+        config="simplified",
+        features=Features({"text": Value("string"), "labels": List(ClassLabel(names=EMOTIONS)), "id": Value("string")}),
+        texts=("text",),
+        label="labels",
+    ),
+    "mnli": DatasetSpec(
+        hub_id="nyu-mll/glue",
+        config="mnli",
+        features=Features({"premise": Value("string"), "hypothesis": Value("string"), "label": NLI}),
+        texts=("premise", "hypothesis"),
+        label="label",
+    ),
+    "nli_mix": DatasetSpec(  # a mixture of other NLI corpora that a reader may have in a folder
+        hub_id="",
+        features=Features({"premise": Value("string"), "hypothesis": Value("string"), "label": NLI}),
+        texts=("premise", "hypothesis"),
+        label="label",
+    ),
+    "rte": DatasetSpec(
+        hub_id="nyu-mll/glue",
+        config="rte",
+        features=Features(
+            {
+                "sentence1": Value("string"),
+                "sentence2": Value("string"),
+                "label": ClassLabel(names=["entailment", "not_entailment"]),
+            }
+        ),
+        texts=("sentence1", "sentence2"),
         label="label",
     ),
 }
@@ -91,7 +143,7 @@ def load_split(name: str, split: str, n: int | None = None, seed: int = 0) -> Da
         path = (folder / name / f"{split}.parquet") if folder else (BUNDLED / name / f"{split}.jsonl")
         dataset = _from_file(name, path)
     dataset = check(dataset, spec, f"{name}/{split} ({source})")
-    dataset = subsample(dataset, n, seed, spec.label)
+    dataset = subsample(dataset, n, seed, None if spec.multi_label else spec.label)
     dataset.info.description = json.dumps({"name": name, "split": split, "source": source})
     return dataset
 
@@ -138,6 +190,8 @@ def _cache_only() -> Iterator[None]:
 
 
 def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
+    if not spec.hub_id:
+        raise CourseError(f"the Hub has no {name}: set COURSE_DATA to a folder with {name}/{split}.parquet")
     online = hub_reachable()
     try:
         with contextlib.nullcontext() if online else _cache_only():
@@ -172,13 +226,21 @@ def check(dataset: Dataset, spec: DatasetSpec, where: str) -> Dataset:
 
 
 def _check_labels(dataset: Dataset, spec: DatasetSpec, where: str) -> None:
-    kind, values = spec.features[spec.label], dataset[spec.label]
-    for row, value in enumerate(values):
-        if not isinstance(value, int) or not 0 <= value < kind.num_classes:
-            raise CourseError(
-                f"{where}: row {row} has {spec.label} {value!r}; labels run from 0 to {kind.num_classes - 1} "
-                f"({', '.join(kind.names)})"
-            )
+    names = spec.names
+    for row, value in enumerate(dataset[spec.label]):
+        labels = value if spec.multi_label else [value]
+        if not isinstance(labels, list | None):
+            raise CourseError(f"{where}: row {row} has no list of labels in '{spec.label}' but {value!r}; write [{value!r}]")
+        if not labels:
+            raise CourseError(f"{where}: row {row} has no label in '{spec.label}'; remove the row or give it at least one")
+        for label in labels:
+            if isinstance(label, str) and label not in names:
+                raise CourseError(f"{where}: row {row}: {unknown('label', label, names)}")
+            if not isinstance(label, str) and (type(label) is not int or not 0 <= label < len(names)):
+                shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+                raise CourseError(
+                    f"{where}: row {row} has {spec.label} {label!r}; labels run from 0 to {len(names) - 1} ({shown})"
+                )
 
 
 def subsample(dataset: Dataset, n: int | None, seed: int, label: str | None = None) -> Dataset:
@@ -204,18 +266,22 @@ def stratified_sizes(labels: np.ndarray, n: int) -> dict[int, int]:
     return dict(zip(classes.tolist(), sizes.tolist(), strict=True))
 
 
-def hold_out(dataset: Dataset, n: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """(rest, held-out rows): `n` stratified rows set aside, for data sets that have no validation split of their own."""
+def hold_out(dataset: Dataset, n: int, seed: int = 0, name: str = "validation") -> tuple[Dataset, Dataset]:
+    """(rest, held-out rows): `n` rows set aside, for data sets that have no validation split of their own.
+
+    Stratified by label where a row has one label, drawn from all rows where it may have several.
+    `name` is what the results call the held-out rows.
+    """
     info = json.loads(dataset.info.description)
     if not 0 < n < len(dataset):
         raise CourseError(f"cannot hold out {n} of {len(dataset)} rows: choose between 1 and {len(dataset) - 1}")
     spec = SPECS[info["name"]]
     numbered = dataset.add_column("_row", np.arange(len(dataset)))
-    held = np.asarray(subsample(numbered, n, seed, spec.label)["_row"])
+    held = np.asarray(subsample(numbered, n, seed, None if spec.multi_label else spec.label)["_row"])
     rest = dataset.select(np.setdiff1d(np.arange(len(dataset)), held))
     held_out = dataset.select(held)
     held_out.info.description = json.dumps(
-        info | {"split": "validation", "source": f"{info['source']}, held out of {info['split']}"}
+        info | {"split": name, "source": f"{info['source']}, held out of {info['split']}"}
     )
     return rest, held_out
 
@@ -243,19 +309,50 @@ def _ending(text: str, size: int) -> str | None:
     return letters[-size:] if len(letters) >= size else None
 
 
-def encode(dataset: Dataset, tokenizer: Callable, max_length: int) -> Dataset:
-    """The rows as token ids (right end cut at `max_length`), plus `labels`; the texts stay behind.
+def encode(dataset: Dataset, tokenizer: Callable, max_length: int, columns: tuple[str, ...] | None = None) -> Dataset:
+    """The rows as token ids, plus `labels`; the texts stay behind.
 
-    Nothing is padded here: the collator pads each batch to its own longest row.
+    Args:
+        columns: the text columns to encode, one or two (a pair becomes `[CLS] A [SEP] B [SEP]`); by default the schema's.
+
+    `labels` is the class number, or for a multi-label data set a row of 0.0 and 1.0, one per label, as the binary
+    cross-entropy wants it. What is longer than `max_length` loses its right end (of a pair, the longer side does); how
+    many rows did is printed, and `cut_rows` reads it back. Nothing is padded here: the collator pads each batch to its
+    own longest row.
     """
-    spec = SPECS[json.loads(dataset.info.description)["name"]]
+    info = json.loads(dataset.info.description)
+    spec = SPECS[info["name"]]
+    texts = columns or spec.texts
 
     def tokenise(batch: dict[str, list]) -> dict[str, list]:
-        return dict(tokenizer(*(batch[column] for column in spec.texts), truncation=True, max_length=max_length))
+        tokens = tokenizer(*(batch[column] for column in texts), truncation=True, max_length=max_length)
+        made = dict(tokens) | {"cut": [bool(row.overflowing) for row in tokens.encodings]}
+        if spec.multi_label:
+            made["hot"] = list(multi_hot(batch[spec.label], len(spec.names)))  # `map` would make them whole numbers as `labels`
+        return made
 
-    kept = [spec.label] if spec.label else []
+    kept = [spec.label] if spec.label and not spec.multi_label else []
     encoded = dataset.map(tokenise, batched=True, remove_columns=[c for c in dataset.column_names if c not in kept])
-    return encoded.rename_column(spec.label, "labels") if spec.label and spec.label != "labels" else encoded
+    cut = sum(encoded["cut"])
+    if cut:
+        print(f"{info['split']}: {cut:,} of {len(encoded):,} rows were longer than {max_length} tokens and lost their right end")
+    encoded = encoded.remove_columns("cut")
+    encoded.info.description = json.dumps(info | {"cut": cut})
+    renamed = {"label": "labels", "hot": "labels"}
+    return encoded.rename_columns({old: new for old, new in renamed.items() if old in encoded.column_names})
+
+
+def cut_rows(encoded: Dataset) -> int:
+    """How many rows `encode` had to cut."""
+    return json.loads(encoded.info.description)["cut"]
+
+
+def multi_hot(labels: list[list[int]], classes: int) -> np.ndarray:
+    """Float32 matrix [rows, classes] with 1.0 where the row has the label."""
+    matrix = np.zeros((len(labels), classes), np.float32)
+    rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
+    matrix[rows, np.concatenate([np.asarray(row, int) for row in labels])] = 1.0
+    return matrix
 
 
 # ---------------------------------------------------------------- provenance

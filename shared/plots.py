@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
@@ -55,18 +56,18 @@ def lengths(tokens: np.ndarray, limit: int, percentile: float = 99) -> Figure:
     return figure
 
 
-def learning_curve(history: list[dict]) -> Figure:
-    """Training and validation loss by step, and the validation scores beside them."""
+def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "macro_f1"), loss: str = "cross-entropy") -> Figure:
+    """Training and validation loss by step, and the validation `scores` (keys of the history without `eval_`) beside them."""
     figure, (left, right) = _figure(9.0, 3.6, columns=2)
     train = [(row["step"], row["loss"]) for row in history if "loss" in row]
     left.plot(*zip(*train, strict=True), color=BLUE, label="training")
     checks = [row for row in history if "eval_loss" in row]
     steps = [row["step"] for row in checks]
     left.plot(steps, [row["eval_loss"] for row in checks], color=ORANGE, marker="o", label="validation")
-    left.set(xlabel="step", ylabel="cross-entropy", title="Loss", ylim=(0, None))
+    left.set(xlabel="step", ylabel=loss, title="Loss", ylim=(0, None))
     left.legend()
-    for key, colour in (("eval_accuracy", BLUE), ("eval_macro_f1", ORANGE)):
-        right.plot(steps, [row[key] for row in checks], color=colour, marker="o", label=key.removeprefix("eval_").replace("_", "-"))
+    for key, colour in zip(scores, (BLUE, ORANGE, GREEN, GREY), strict=False):
+        right.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
     right.set(xlabel="step", ylabel="score", title="Validation scores")
     right.legend()
     return figure
@@ -121,4 +122,93 @@ def comparison(scores: dict[str, dict], measure: str) -> Figure:
         axes.text(0.01, i, f"{value:.3f}", va="center", color="white" if value > 0.15 else "black", fontweight="bold")
     axes.set(xlabel=measure, xlim=(0, 1))
     axes.grid(axis="y", visible=False)
+    return figure
+
+
+# ---------------------------------------------------------------- multi-label
+
+
+def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
+    """Horizontal bars of rows per label, the commonest first, on a logarithmic scale; one dot a split."""
+    figure, axes = _figure(7.0, 0.6 + 0.21 * len(names))
+    order = np.argsort(next(iter(counts.values())))
+    for (split, values), colour in zip(counts.items(), (BLUE, ORANGE, GREEN), strict=False):
+        axes.plot(np.maximum(np.asarray(values)[order], 0.5), range(len(names)), "o", color=colour, label=split, markersize=5)
+    axes.set_yticks(range(len(names)), np.asarray(names)[order])
+    axes.set(xscale="log", xlabel="rows (logarithmic)", title="Rows per label", ylim=(-1, len(names)))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def cooccurrence(shares: np.ndarray, names: list[str]) -> Figure:
+    """Heat map [labels, labels]: of the rows with the label of the line, the share that also has the column's."""
+    figure, axes = _figure(8.4, 7.4)
+    hidden = np.eye(len(names), dtype=bool)
+    bar = {"label": "share of the line's rows"}
+    sns.heatmap(shares, mask=hidden, cmap="Blues", vmin=0, xticklabels=names, yticklabels=names, ax=axes, cbar_kws=bar)
+    axes.tick_params(labelsize=8)
+    axes.set(xlabel="also have", ylabel="rows with", title="Which labels go together")
+    return figure
+
+
+def threshold_curves(thresholds: np.ndarray, curves: dict[str, np.ndarray], marks: dict[str, float]) -> Figure:
+    """Scores against one threshold for all labels; `marks` {text: threshold} are drawn as vertical lines."""
+    figure, axes = _figure()
+    for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
+        axes.plot(thresholds, values, color=colour, label=name)
+    for (text, at), style in zip(marks.items(), ("--", ":", "-."), strict=False):
+        axes.axvline(at, color=GREY, linestyle=style, label=f"{text} ({at:.2f})")
+    axes.set(xlabel="threshold for all labels", ylabel="score", title="The threshold decides", xlim=(0, 1), ylim=(0, None))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE, "zero": GREY}
+
+
+def label_f1(table: list[dict]) -> Figure:
+    """F1 per label with 95 % intervals, best first, coloured by tier. `table`: rows with 'label', 'f1', 'tier', 'support'."""
+    figure, axes = _figure(7.0, 1.0 + 0.21 * len(table))
+    rows = sorted(table, key=lambda row: row["f1"]["value"])
+    for at, row in enumerate(rows):
+        f1 = row["f1"]
+        spread = [[max(f1["value"] - f1["low"], 0)], [max(f1["high"] - f1["value"], 0)]]
+        axes.barh(at, f1["value"], xerr=spread, color=TIERS[row["tier"]], capsize=2, height=0.7)
+    axes.set_yticks(range(len(rows)), [f"{row['label']} ({row['support']:,})" for row in rows], fontsize=8)
+    axes.set(xlabel="F1", title="F1 per label (test rows in brackets)", xlim=(0, 1), ylim=(-0.7, len(rows) - 0.3))
+    axes.grid(axis="y", visible=False)
+    present = [name for name in TIERS if any(row["tier"] == name for row in rows)]
+    figure.legend([Patch(color=TIERS[name]) for name in present], present, loc="outside lower center", ncols=5)
+    return figure
+
+
+# ---------------------------------------------------------------- buckets, seeds
+
+
+def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None) -> Figure:
+    """A measure with its interval per bucket, one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}."""
+    figure, panels = _figure(max(5.0, 1.05 * sum(map(len, groups.values())) + 2), 3.8, columns=len(groups))
+    for axes, (name, rows) in zip(np.atleast_1d(panels), groups.items(), strict=True):
+        values = np.array([[row[measure][part] for part in ("value", "low", "high")] for row in rows]).T
+        errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
+        axes.errorbar(range(len(rows)), values[0], yerr=errors, fmt="o", color=BLUE, capsize=3)
+        if floor is not None:
+            line = axes.axhline(floor, color=GREY, linestyle="--")
+        axes.set_xticks(range(len(rows)), [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows], fontsize=8)
+        axes.set(ylabel=measure, title=name, xlim=(-0.5, len(rows) - 0.5))
+    figure.suptitle(title, fontsize="medium")
+    if floor is not None:
+        figure.legend([line], ["all rows"], loc="outside lower center")
+    return figure
+
+
+def seeds(runs: dict[str, list[float]], measure: str) -> Figure:
+    """One dot a run, the mean as a line: {start: [score of seed 0, ...]}."""
+    figure, axes = _figure(6.0, 3.4)
+    for at, values in enumerate(runs.values()):
+        axes.plot(np.full(len(values), at), values, "o", color=(BLUE, ORANGE, GREEN)[at % 3], alpha=0.7)
+        axes.hlines(np.mean(values), at - 0.25, at + 0.25, color=GREY, linewidth=2)
+    axes.set_xticks(range(len(runs)), list(runs))
+    axes.set(ylabel=measure, title="One dot a seed, the line is the mean", xlim=(-0.6, len(runs) - 0.4))
+    axes.grid(axis="x", visible=False)
     return figure

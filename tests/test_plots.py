@@ -4,6 +4,7 @@ import struct
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from shared import metrics, plots
@@ -32,6 +33,22 @@ BINS = {
     "count": np.array([0, 0, 5, 0, 20]),
 }
 SCORES = {"BERT": {"value": 0.9}, "TF-IDF": {"value": 0.5, "low": 0.4, "high": 0.6}, "majority": {"value": 0.25}}
+EMOTIONS = ["joy", "anger", "fear", "relief", "grief"]
+LABEL_TABLE = [
+    {"label": name, "f1": {"value": value, "low": low, "high": high}, "tier": metrics.tier(value), "support": support}
+    for name, value, low, high, support in (
+        ("joy", 0.6, 0.5, 0.65, 160), ("anger", 0.35, 0.3, 0.4, 1_200), ("fear", 0.8, 0.7, 0.9, 78),
+        ("relief", 0.0, 0.0, 0.0, 11), ("grief", 0.2, 0.25, 0.3, 6),  # below its interval: a percentile interval may be
+    )
+]
+BUCKETS = {
+    "length": [
+        {"bucket": "1-20", "accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}, "rows": 1_200},
+        {"bucket": "21-40", "accuracy": {"value": 0.7, "low": 0.75, "high": 0.8}, "rows": 300},
+    ],
+    "genre": [{"bucket": "travel", "accuracy": {"value": 0.8, "low": 0.6, "high": 1.0}, "rows": 7}],
+}
+CURVES = {"micro-F1": np.array([0.2, 0.6, 0.1]), "macro-F1": np.array([0.1, 0.4, 0.3])}
 FIGURES = {
     "class_counts": (lambda: plots.class_counts({"train": [3, 4, 5, 6]}, NAMES), 1),
     "lengths": (lambda: plots.lengths(np.arange(10, 60), 48), 1),
@@ -40,6 +57,12 @@ FIGURES = {
     "class_scores": (lambda: plots.class_scores(TABLE), 1),
     "reliability": (lambda: plots.reliability(BINS, 0.123), 2),
     "comparison": (lambda: plots.comparison(SCORES, "accuracy"), 1),
+    "label_counts": (lambda: plots.label_counts({"train": [5, 40, 3, 2, 1]}, EMOTIONS), 1),
+    "cooccurrence": (lambda: plots.cooccurrence(np.full((5, 5), 0.2), EMOTIONS), 2),  # and its colour bar
+    "threshold_curves": (lambda: plots.threshold_curves(np.array([0.1, 0.5, 0.9]), CURVES, {"half": 0.5}), 1),
+    "label_f1": (lambda: plots.label_f1(LABEL_TABLE), 1),
+    "buckets": (lambda: plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85), 2),
+    "seeds": (lambda: plots.seeds({"MNLI": [0.8, 0.7], "none": [0.6]}, "accuracy"), 1),
 }
 
 
@@ -134,6 +157,26 @@ def test_learning_curve_of_a_single_check():
     assert [line.get_xydata().tolist() for line in right.lines] == [[[10, 0.4]], [[10, 0.35]]]
 
 
+def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
+    history = [row | {"eval_micro_f1": 0.1 * row["step"]} if "eval_loss" in row else row for row in HISTORY]
+    left, right = plots.learning_curve(history, scores=("micro_f1", "macro_f1"), loss="binary cross-entropy").axes
+    assert left.get_ylabel() == "binary cross-entropy"
+    assert {line.get_label(): line.get_xydata().tolist() for line in right.lines} == {
+        "micro-f1": [[10, 1], [20, 2]],
+        "macro-f1": [[10, 0.35], [20, 0.65]],
+    }
+    assert legend(right) == ["micro-f1", "macro-f1"]
+    assert plots.learning_curve(HISTORY).axes[0].get_ylabel() == "cross-entropy"
+
+
+def test_learning_curve_draws_each_of_four_scores_in_a_colour_of_its_own():
+    names = ("micro_f1", "macro_f1", "tuned_micro_f1", "tuned_macro_f1")
+    checks = [{"step": step, "eval_loss": 1.0} | {f"eval_{name}": 0.5 for name in names} for step in (1, 2)]
+    lines = plots.learning_curve([{"step": 1, "loss": 1.0}, *checks], scores=names).axes[1].lines
+    assert [line.get_label() for line in lines] == [name.replace("_", "-") for name in names]
+    assert len({line.get_color() for line in lines}) == 4
+
+
 def test_learning_curve_of_a_run_too_short_to_log_a_training_loss():
     left, right = plots.learning_curve(HISTORY[1:2]).axes
     assert [line.get_xydata().tolist() for line in left.lines if len(line.get_xdata())] == [[[10, 1.3]]]
@@ -217,3 +260,112 @@ def test_class_scores_draws_no_interval_below_a_value_that_lies_below_it():
     _, _, (bars,) = axes.containers[0].lines
     ((low, high),) = [(segment[0][1], segment[1][1]) for segment in bars.get_segments()]
     assert (low, high) == pytest.approx((0.5, 0.7))
+
+
+# multi-label
+
+
+def test_label_counts_puts_the_commonest_label_of_the_first_split_on_top():
+    counts = {"train": [300, 40, 0, 7, 2_000], "test": [20, 50, 1, 0, 100]}
+    (axes,) = plots.label_counts(counts, EMOTIONS).axes
+    names = ticks(axes.get_yticklabels())
+    assert names == ["fear", "relief", "anger", "joy", "grief"]  # matplotlib counts from the bottom
+    for line, (split, values) in zip(axes.lines, counts.items(), strict=True):
+        expected = [max(values[EMOTIONS.index(name)], 0.5) for name in names]  # none at all stands left of one
+        assert (line.get_label(), line.get_xdata().tolist(), list(line.get_ydata())) == (split, expected, [0, 1, 2, 3, 4])
+    assert legend(axes) == ["train", "test"]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim()[0] < 0.5
+
+
+def test_cooccurrence_colours_the_shares_and_leaves_the_diagonal_out():
+    shares = np.arange(25).reshape(5, 5) / 25
+    axes, bar = plots.cooccurrence(shares, EMOTIONS).axes
+    drawn = axes.collections[0].get_array().reshape(5, 5)
+    np.testing.assert_array_equal(np.ma.getmaskarray(drawn), np.eye(5, dtype=bool))
+    np.testing.assert_allclose(drawn.data[~np.eye(5, dtype=bool)], shares[~np.eye(5, dtype=bool)])
+    assert ticks(axes.get_xticklabels()) == ticks(axes.get_yticklabels()) == EMOTIONS
+    assert bar.get_ylabel() == "share of the line's rows"
+
+
+def test_threshold_curves_draw_the_scores_and_mark_thresholds():
+    thresholds = np.array([0.1, 0.5, 0.9])
+    figure = plots.threshold_curves(thresholds, CURVES, {"half": 0.5, "best micro-F1": 0.234})
+    (axes,) = figure.axes
+    micro, macro, half, best = axes.lines
+    for line, values in zip((micro, macro), CURVES.values(), strict=True):
+        assert line.get_xdata().tolist() == thresholds.tolist()
+        assert line.get_ydata().tolist() == values.tolist()
+    assert [list(line.get_xdata()) for line in (half, best)] == [[0.5, 0.5], [0.234, 0.234]]
+    assert half.get_linestyle() != best.get_linestyle()
+    assert legend(axes) == ["micro-F1", "macro-F1", "half (0.50)", "best micro-F1 (0.23)"]
+    assert axes.get_xlim() == (0, 1)
+
+
+def test_label_f1_draws_the_best_on_top_in_the_colour_of_its_tier():
+    (axes,) = plots.label_f1(LABEL_TABLE).axes
+    assert ticks(axes.get_yticklabels()) == ["relief (11)", "grief (6)", "anger (1,200)", "joy (160)", "fear (78)"]
+    assert [bar.get_width() for bar in axes.patches] == [0, 0.2, 0.35, 0.6, 0.8]
+    tiers = ["zero", "poor", "moderate", "good", "excellent"]
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [plots.TIERS[tier].lower() for tier in tiers]
+    bars = [container for container in axes.containers if hasattr(container, "patches")]
+    ends = [segment for bar in bars for segment in bar.errorbar.lines[2][0].get_segments()]
+    drawn = [(segment[0][0], segment[1][0]) for segment in ends]
+    np.testing.assert_allclose(drawn, [(0, 0), (0.2, 0.3), (0.3, 0.4), (0.5, 0.65), (0.7, 0.9)])
+
+
+def test_label_f1_names_the_tiers_that_occur_best_first():
+    (axes,) = plots.label_f1(LABEL_TABLE).axes
+    assert legend(axes) == ["excellent", "good", "moderate", "poor", "zero"]
+    (axes,) = plots.label_f1([row for row in LABEL_TABLE if row["label"] in ("relief", "fear")]).axes
+    assert legend(axes) == ["excellent", "zero"]
+
+
+def test_every_tier_of_the_metrics_has_a_colour_of_its_own():
+    assert {metrics.tier(f1) for f1 in np.linspace(0, 1, 101)} == set(plots.TIERS)
+    assert len({colour.lower() for colour in plots.TIERS.values()}) == len(plots.TIERS)
+
+
+# buckets, seeds
+
+
+def test_buckets_draws_a_panel_a_group_with_values_and_intervals():
+    figure = plots.buckets(BUCKETS, "accuracy", "By length and genre")
+    assert figure.get_suptitle() == "By length and genre"
+    assert [axes.get_title() for axes in figure.axes] == ["length", "genre"]
+    for axes, rows in zip(figure.axes, BUCKETS.values(), strict=True):
+        ((points, _, (intervals,)),) = [container.lines for container in axes.containers]
+        assert points.get_ydata().tolist() == [row["accuracy"]["value"] for row in rows]
+        ends = [(segment[0][1], segment[1][1]) for segment in intervals.get_segments()]
+        held = [(min(row["accuracy"]["low"], row["accuracy"]["value"]), row["accuracy"]["high"]) for row in rows]
+        np.testing.assert_allclose(ends, held)
+        assert ticks(axes.get_xticklabels()) == [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows]
+        assert axes.get_ylabel() == "accuracy"
+    assert not figure.legends
+
+
+def test_buckets_marks_and_names_the_figure_of_all_rows():
+    figure = plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85)
+    for axes in figure.axes:
+        assert [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "--"] == [[0.85, 0.85]]
+    (found,) = figure.legends
+    assert [text.get_text() for text in found.get_texts()] == ["all rows"]
+
+
+def test_buckets_takes_the_table_of_the_metrics_as_a_single_panel():
+    table = metrics.accuracy_by_bucket(np.array([True, False, True]), np.array([2, 2, 10]))
+    (axes,) = plots.buckets({"length": table}, "accuracy", "By length").axes
+    assert axes.containers[0].lines[0].get_ydata().tolist() == [0.5, 1]
+    assert ticks(axes.get_xticklabels()) == ["2\n2 rows", "10\n1 rows"]
+
+
+def test_seeds_draws_a_dot_a_run_and_the_mean_of_each_start():
+    runs = {"MNLI": [0.8, 0.7, 0.75], "mixture": [0.9], "none": [0.5, 0.7]}
+    (axes,) = plots.seeds(runs, "accuracy").axes
+    for at, (line, values) in enumerate(zip(axes.lines, runs.values(), strict=True)):
+        assert line.get_xydata().tolist() == [[at, value] for value in values]
+    means = [segment for lines in axes.collections for segment in lines.get_segments()]
+    np.testing.assert_allclose([segment[:, 1] for segment in means], [[0.75] * 2, [0.9] * 2, [0.6] * 2])
+    np.testing.assert_allclose([segment[:, 0].mean() for segment in means], [0, 1, 2])
+    assert ticks(axes.get_xticklabels()) == list(runs)
+    assert axes.get_ylabel() == "accuracy"

@@ -42,10 +42,12 @@ def test_results_fit_the_schema_and_their_place(path):
 @pytest.mark.parametrize("path", RESULTS, ids=names(RESULTS))
 def test_results_hold_no_text_that_is_not_the_courses_own(path):
     results = json.loads(path.read_text(encoding="utf8"))
-    if not results["data"]["test"]["source"].startswith("bundled"):
-        assert results["examples"]
+    assert results["examples"]
+    if any(not part["source"].startswith("bundled") for part in results["data"].values()):
         for example in results["examples"]:
+            sentences = [value for value in example.values() if isinstance(value, str) and " " in value and value.count("+") == 0]
             assert re.fullmatch(r"\[text withheld: row \d+ of [\w/]+\]", example["text"])
+            assert all(re.fullmatch(r"\[text withheld: row \d+ of [\w/]+\]", sentence) for sentence in sentences)
 
 
 def test_the_schema_refuses_what_is_wrong():
@@ -55,7 +57,7 @@ def test_the_schema_refuses_what_is_wrong():
         lambda r: r["metrics"].update(top_score={"value": 1, "low": 1, "high": 1}),
         lambda r: r["metrics"]["accuracy"].pop("low"),
         lambda r: r["model"].update(sha256="abc"),
-        lambda r: r["data"]["test"].update(rows=0),
+        lambda r: r["data"]["train"].update(rows=0),
     ):
         bad = copy.deepcopy(good)
         damage(bad)
@@ -138,6 +140,39 @@ def test_publish_stamps_every_place_and_refuses_nonsense(checkout):
     assert report.write_pages(checkout) == []
     with pytest.raises(CourseError, match="write it as owner/name"):
         report.publish("https://example.org/x", checkout)
+
+
+def readme_row(checkout, results, variables="") -> str:
+    """The README's row of the lesson, with more variables set by its template."""
+    lesson = checkout / "task-1" / "demo"
+    template = lesson / "report.md.j2"
+    template.write_text(variables + template.read_text())
+    return report.headline_row(lesson, results, checkout)
+
+
+def three_splits() -> dict:
+    results = json.loads(RESULTS[0].read_text(encoding="utf8"))
+    part = {"source": "folder", "fingerprint": "0" * 16}
+    results["data"] = {
+        "train": part | {"rows": 1_200}, "validation_matched": part | {"rows": 9_815},
+        "validation_mismatched": part | {"rows": 9_832}, "test_extra": part | {"rows": 7},
+    }
+    return results
+
+
+def test_readme_names_the_splits_that_the_template_says_were_tested(checkout):
+    row = readme_row(checkout, three_splits(), '{% set tested = ["validation_matched", "validation_mismatched"] %}')
+    assert "| 1,200 | validation_matched 9,815 (folder); validation_mismatched 9,832 (folder) |" in row
+    assert "test_extra" not in row
+
+
+def test_readme_names_the_test_splits_where_the_template_says_nothing(checkout):
+    assert "| 1,200 | test_extra 7 (folder) |" in readme_row(checkout, three_splits())
+
+
+def test_readme_of_a_tested_split_that_the_results_lack_fails(checkout):
+    with pytest.raises(KeyError, match="validation"):
+        readme_row(checkout, three_splits(), '{% set tested = ["validation"] %}')
 
 
 def test_text_from_data_is_inert_markdown():

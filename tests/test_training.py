@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared import models, runtime, training
+from shared import data, metrics, models, runtime, training
 from shared.runtime import ROOT, CourseError, RunFolder
 from tests.tiny_training import config, trainer_for
 
@@ -142,6 +142,118 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure(run):
         trainer.model.classifier.bias.fill_(float("nan"))
     with pytest.raises(CourseError, match=r"loss is nan at step 1: lower learning_rate .*fp32"):
         training.fit(trainer, run)
+
+
+# ---------------------------------------------------------------- the Trainer of a lesson
+
+
+ONCE = {"eval_steps": 10_000, "save_strategy": "no", "load_best_model_at_end": False}  # early stopping wants some strategy
+
+
+def lesson(run, name, rows=16, cfg=None, scores=metrics.trainer_scores, patience=2, arguments=None, settings=None):
+    """A lesson's Trainer on `rows` bundled rows, which are also its validation rows, with a mean-pooled tiny BERT."""
+    cfg, spec = cfg or config(), data.SPECS[name]
+    train = data.load_split(name, "train", rows)
+    texts = [text for column in spec.texts for text in train[column]]
+    problem = {"problem_type": "multi_label_classification"} if spec.multi_label else {}
+    model, tokenizer, _ = models.load_encoder(
+        "bert", "random", spec.names, tokenizer_texts=texts, pooling="mean", hidden_dropout=0.0, attention_dropout=0.0, **problem
+    )
+    encoded = data.encode(train, tokenizer, 48)
+    args = training.arguments(cfg, run, rows=len(train), **({"logging_steps": 1} | (arguments or {})))
+    both = {"train": encoded, "validation": encoded}
+    return training.trainer(model, tokenizer, args, both, scores, patience, **(settings or {}))
+
+
+def test_trainer_pads_each_batch_to_its_longest_row_and_scores_in_order(run):
+    trainer = lesson(run, "rte")
+    assert isinstance(trainer, training.OrderedTrainer)
+    rows = trainer.eval_dataset
+    for batch, start in zip(trainer.get_eval_dataloader(), range(0, 16, 16), strict=True):
+        lengths = [len(ids) for ids in rows["input_ids"][start : start + 16]]
+        assert batch["input_ids"].shape == (16, max(lengths))
+        assert batch["attention_mask"].sum(1).tolist() == lengths
+    output = trainer.predict(rows)
+    assert output.label_ids.tolist() == list(rows["labels"])
+    expected = metrics.trainer_scores(output)
+    assert {key: output.metrics[f"test_{key}"] for key in expected} == expected
+
+
+def test_trainer_hands_the_token_types_of_pairs_to_a_mean_pooled_model(run):
+    trainer = lesson(run, "mnli")
+    rows, seen = trainer.train_dataset, []
+    trainer.model.bert.embeddings.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["token_type_ids"].tolist()), with_kwargs=True
+    )
+    trainer.predict(rows)
+    width = max(map(len, rows["token_type_ids"]))
+    assert seen == [[[*ids, *[0] * (width - len(ids))] for ids in rows["token_type_ids"]]]
+    assert all(set(ids) == {0, 1} for ids in rows["token_type_ids"])
+    for batch in trainer.get_train_dataloader():
+        assert set(batch) == {"input_ids", "token_type_ids", "attention_mask", "labels"}
+
+
+def test_trainer_stops_after_as_many_checks_without_a_better_score(run):
+    trainer = lesson(run, "rte", cfg=config(epochs=30.0, learning_rate=1e-12, evaluations_per_epoch=1), patience=2,
+                     arguments={"metric": "macro_f1"})
+    training.fit(trainer, run)
+    assert trainer.state.global_step == 6  # 2 steps an epoch; the first check is the best, then two without a better one
+
+
+def test_trainer_passes_further_settings_on(run):
+    seen = []
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        seen.append(labels.shape)
+        return 5 + torch.nn.functional.cross_entropy(outputs.logits, labels)
+
+    trainer = lesson(run, "rte", arguments=ONCE | {"max_steps": 1}, settings={"compute_loss_func": loss})
+    history = training.fit(trainer, run)
+    assert seen[0] == (8,)
+    assert history[0]["loss"] == pytest.approx(5 + np.log(2), abs=0.1)
+
+
+def test_mean_pooled_pairs_are_learnt_by_heart(run):
+    trainer = lesson(run, "mnli", rows=9, cfg=config(epochs=15.0, learning_rate=3e-3), arguments=ONCE)
+    training.fit(trainer, run)
+    assert trainer.evaluate()["eval_accuracy"] == 1.0
+    models.save(trainer.model, trainer.processing_class, run.model)
+    loaded, _ = models.load_saved(run.model)
+    batch = next(iter(trainer.get_eval_dataloader()))
+    with torch.inference_mode():
+        assert torch.equal(loaded(**batch).logits, trainer.model.eval()(**batch).logits)
+
+
+def test_multi_label_rows_are_learnt_until_every_label_ranks_its_rows_first(run):
+    """The probabilities of a short training stay far below 0.5; what it learnt shows with thresholds of the labels' own."""
+    trainer = lesson(run, "go_emotions", cfg=config(epochs=15.0, learning_rate=2e-3), arguments=ONCE,
+                     scores=metrics.multilabel_trainer_scores)
+    occur = np.any(trainer.train_dataset["labels"], axis=0).mean()  # the share of labels that these rows have
+    before = trainer.evaluate()
+    history = training.fit(trainer, run)
+    after = trainer.evaluate()
+    losses = [row["loss"] for row in history if "loss" in row]
+    assert losses[0] == pytest.approx(np.log(2), abs=0.1)
+    assert losses[-1] < 0.4
+    assert before["eval_tuned_macro_f1"] < 0.6 * occur
+    assert after["eval_tuned_macro_f1"] == pytest.approx(occur)
+    assert after["eval_micro_f1"] == 0
+
+
+def test_accumulated_steps_of_a_mean_pooled_model_are_one_large_step(run):
+    """The loss is a mean over the batch: four batches of 2 rows must weigh as much as one of 8."""
+
+    def trained(batch_size, steps):
+        arguments = ONCE | {"max_steps": 1, "gradient_accumulation_steps": steps, "optim": "sgd", "max_grad_norm": 0.0,
+                            "warmup_steps": 0, "weight_decay": 0.0}
+        trainer = lesson(run, "mnli", rows=8, cfg=config(batch_size=batch_size, learning_rate=0.1), arguments=arguments)
+        history = training.fit(trainer, run)
+        return trainer.model.state_dict(), history[0]["loss"]
+
+    (large, one_loss), (small, four_losses) = trained(8, 1), trained(2, 4)
+    assert four_losses == pytest.approx(one_loss, abs=1e-4)
+    for key in large:
+        torch.testing.assert_close(small[key], large[key], atol=1e-5, rtol=0)
 
 
 # ---------------------------------------------------------------- interruption, in a process of its own
