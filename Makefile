@@ -1,4 +1,4 @@
-# make run    set up, run the lessons, render their reports
+# make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=small takes the Hub's data)
 # make test   set up, run every test, notebooks included
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder adds the accuracy comparison)
 PYTHON ?= python3
@@ -6,6 +6,7 @@ VENV ?= .venv
 LESSONS ?=
 PROFILE ?=
 SET ?=
+DATA ?= $(if $(PROFILE)$(COURSE_DATA),,bundled)
 PY = $(VENV)/bin/python
 
 .PHONY: run test bench lint report publish clean
@@ -22,7 +23,7 @@ $(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
 	@touch $@
 
 run: $(VENV)/.installed-offline
-	$(PY) -m shared.run --keep-going $(LESSONS) $(if $(PROFILE),--profile $(PROFILE)) $(foreach pair,$(SET),--set $(pair))
+	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(if $(PROFILE),--profile $(PROFILE)) $(foreach pair,$(SET),--set $(pair))
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,10 @@ EMOTIONS = [
     "neutral",
 ]
 NLI = ClassLabel(names=["entailment", "neutral", "contradiction"])
+SQUAD = Features(
+    {column: Value("string") for column in ("id", "title", "context", "question")}
+    | {"answers": {"text": List(Value("string")), "answer_start": List(Value("int32"))}}
+)
 
 SPECS = {
     "ag_news": DatasetSpec(
@@ -96,6 +101,8 @@ SPECS = {
         texts=("sentence1", "sentence2"),
         label="label",
     ),
+    "squad": DatasetSpec(hub_id="rajpurkar/squad", features=SQUAD, texts=("question", "context")),
+    "squad_v2": DatasetSpec(hub_id="rajpurkar/squad_v2", features=SQUAD, texts=("question", "context")),
 }
 
 
@@ -266,24 +273,42 @@ def stratified_sizes(labels: np.ndarray, n: int) -> dict[int, int]:
     return dict(zip(classes.tolist(), sizes.tolist(), strict=True))
 
 
-def hold_out(dataset: Dataset, n: int, seed: int = 0, name: str = "validation") -> tuple[Dataset, Dataset]:
+def hold_out(
+    dataset: Dataset, n: int, seed: int = 0, name: str = "validation", group: str | None = None
+) -> tuple[Dataset, Dataset]:
     """(rest, held-out rows): `n` rows set aside, for data sets that have no validation split of their own.
 
-    Stratified by label where a row has one label, drawn from all rows where it may have several.
-    `name` is what the results call the held-out rows.
+    Args:
+        name: what the results call the held-out rows.
+        group: a column whose equal values stay together, so that no paragraph is on both sides; then at least `n` rows.
+
+    Stratified by label where a row has one label, drawn from all rows or groups otherwise.
     """
     info = json.loads(dataset.info.description)
     if not 0 < n < len(dataset):
         raise CourseError(f"cannot hold out {n} of {len(dataset)} rows: choose between 1 and {len(dataset) - 1}")
     spec = SPECS[info["name"]]
-    numbered = dataset.add_column("_row", np.arange(len(dataset)))
-    held = np.asarray(subsample(numbered, n, seed, None if spec.multi_label else spec.label)["_row"])
+    if group:
+        held = _whole_groups(dataset[group], n, seed)
+    else:
+        numbered = dataset.add_column("_row", np.arange(len(dataset)))
+        held = np.asarray(subsample(numbered, n, seed, None if spec.multi_label else spec.label)["_row"])
+    if len(held) == len(dataset):
+        raise CourseError(f"all rows have the same {group}: nothing would be left to train on; hold rows out without group")
     rest = dataset.select(np.setdiff1d(np.arange(len(dataset)), held))
     held_out = dataset.select(held)
     held_out.info.description = json.dumps(
         info | {"split": name, "source": f"{info['source']}, held out of {info['split']}"}
     )
     return rest, held_out
+
+
+def _whole_groups(values: list[str], n: int, seed: int) -> np.ndarray:
+    """Row numbers of randomly drawn groups of equal values, as many groups as `n` rows need."""
+    groups, member = np.unique(np.asarray(values, dtype=object), return_inverse=True)
+    order = np.random.default_rng(seed).permutation(len(groups))
+    drawn = np.searchsorted(np.cumsum(np.bincount(member)[order]), n) + 1
+    return np.flatnonzero(np.isin(member, order[:drawn]))
 
 
 def join(*parts: Dataset) -> Dataset:
@@ -322,24 +347,36 @@ def encode(dataset: Dataset, tokenizer: Callable, max_length: int, columns: tupl
     """
     info = json.loads(dataset.info.description)
     spec = SPECS[info["name"]]
-    texts = columns or spec.texts
+    texts, cut = columns or spec.texts, []
 
     def tokenise(batch: dict[str, list]) -> dict[str, list]:
         tokens = tokenizer(*(batch[column] for column in texts), truncation=True, max_length=max_length)
-        made = dict(tokens) | {"cut": [bool(row.overflowing) for row in tokens.encodings]}
-        if spec.multi_label:
-            made["hot"] = list(multi_hot(batch[spec.label], len(spec.names)))  # `map` would make them whole numbers as `labels`
-        return made
+        # only a full row can have been cut; asking every row what overflowed would cost a third of the tokenising
+        full = zip(tokens["input_ids"], tokens.encodings, strict=True)
+        cut.append(sum(len(ids) >= max_length and bool(row.overflowing) for ids, row in full))
+        labels = {}
+        if spec.label:
+            labels["labels"] = multi_hot(batch[spec.label], len(spec.names)) if spec.multi_label else batch[spec.label]
+        return dict(tokens) | labels
 
-    kept = [spec.label] if spec.label and not spec.multi_label else []
-    encoded = dataset.map(tokenise, batched=True, remove_columns=[c for c in dataset.column_names if c not in kept])
-    cut = sum(encoded["cut"])
-    if cut:
-        print(f"{info['split']}: {cut:,} of {len(encoded):,} rows were longer than {max_length} tokens and lost their right end")
-    encoded = encoded.remove_columns("cut")
-    encoded.info.description = json.dumps(info | {"cut": cut})
-    renamed = {"label": "labels", "hot": "labels"}
-    return encoded.rename_columns({old: new for old, new in renamed.items() if old in encoded.column_names})
+    encoded = dataset.map(
+        tokenise, batched=True, remove_columns=dataset.column_names, features=_encoded_features(spec, tokenizer), keep_in_memory=True,
+        # the library's fingerprint pickles the whole tokenizer, which takes longer than tokenising a small data set
+        new_fingerprint=uuid.uuid4().hex, load_from_cache_file=False,
+    )
+    if sum(cut):
+        print(f"{info['split']}: {sum(cut):,} of {len(encoded):,} rows were longer than {max_length} tokens and lost their right end")
+    encoded.info.description = json.dumps(info | {"cut": sum(cut)})
+    return encoded
+
+
+def _encoded_features(spec: DatasetSpec, tokenizer: Callable) -> Features:
+    """The columns that `encode` makes. Left to guess them, the library would look at every single number."""
+    names = tokenizer("", truncation=True).keys()
+    columns = {name: List(Value("int32" if name == "input_ids" else "int8")) for name in names}
+    if spec.label:
+        columns["labels"] = List(Value("float32")) if spec.multi_label else spec.features[spec.label]
+    return Features(columns)
 
 
 def cut_rows(encoded: Dataset) -> int:
@@ -351,7 +388,7 @@ def multi_hot(labels: list[list[int]], classes: int) -> np.ndarray:
     """Float32 matrix [rows, classes] with 1.0 where the row has the label."""
     matrix = np.zeros((len(labels), classes), np.float32)
     rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
-    matrix[rows, np.concatenate([np.asarray(row, int) for row in labels])] = 1.0
+    matrix[rows, np.fromiter((label for row in labels for label in row), int, len(rows))] = 1.0
     return matrix
 
 

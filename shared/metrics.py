@@ -7,6 +7,7 @@ here take one, or a whole stack of them (shape [..., classes, classes], rows gol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import datasets
@@ -140,6 +141,35 @@ def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0) -> 
         drawn = np.random.default_rng(seed).binomial(len(inside), inside.mean(), size=RESAMPLES) / len(inside)
         table.append({"bucket": str(name), "accuracy": interval(inside.mean(), drawn), "rows": len(inside)})
     return table
+
+
+def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0) -> list[dict]:
+    """Mean with its 95 % bootstrap interval in each bucket: [{'bucket', 'mean', 'rows'}], in order of the buckets.
+
+    Args:
+        values: a score a row [rows], for example each question's F1.
+        bucket: as in `accuracy_by_bucket`.
+    """
+    table = []
+    for name in np.unique(bucket):
+        inside = np.asarray(values, np.float64)[bucket == name]
+        drawn = resample_weights(len(inside), seed=seed) @ inside / len(inside)
+        table.append({"bucket": str(name), "mean": interval(inside.mean(), drawn), "rows": len(inside)})
+    return table
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, in order; an apostrophe inside a word belongs to it ("didn't" is one word)."""
+    return re.findall(r"\w+(?:'\w+)*", text.lower().replace("’", "'"))
+
+
+def word_overlap(first: str, second: str) -> float:
+    """The share of the second text's different words that also stand in the first; 0 for a second text without words.
+
+    The lexical-overlap heuristic of McCoy, Pavlick, Linzen 2019 (arXiv 1902.01007), made a number.
+    """
+    there, asked = set(words(first)), set(words(second))
+    return len(there & asked) / max(len(asked), 1)
 
 
 # ---------------------------------------------------------------- multi-label classification

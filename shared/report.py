@@ -63,7 +63,7 @@ def save_results(
     results = {
         "lesson": cfg.lesson,
         "profile": cfg.profile,
-        "config": {**cfg.values, "overrides": cfg.overrides},
+        "config": {**cfg, "overrides": cfg.overrides},
         "data": data,
         "model": model,
         "environment": runtime.environment(),

@@ -35,7 +35,7 @@ from typing import Any
 PROFILES = ("tiny", "small", "full")
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy")
+PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "rouge_score", "sacrebleu", "nltk")
 
 
 class CourseError(Exception):
@@ -119,23 +119,23 @@ class Config(Mapping):
 
     lesson: str
     profile: str
-    values: dict[str, Any]
+    settings: dict[str, Any]
     overrides: dict[str, Any] = field(default_factory=dict)
 
     def __getattr__(self, key: str) -> Any:
-        values = self.__dict__.get("values", {})  # still empty while a copy is being made
-        if key not in values:
+        settings = self.__dict__.get("settings", {})  # still empty while a copy is being made
+        if key not in settings:
             raise AttributeError(f"the configuration of {self.__dict__.get('lesson')} has no key '{key}'")
-        return values[key]
+        return settings[key]
 
     def __getitem__(self, key: str) -> Any:
-        return self.values[key]
+        return self.settings[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.settings)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.settings)
 
 
 def parse_overrides(text: str) -> dict[str, str]:
@@ -189,10 +189,12 @@ def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
 
 def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]) -> None:
     header = [f"[{p}]" if i == column else p for i, p in enumerate(PROFILES)]
-    print(f"{'':20}" + "".join(f"{h:>16}" for h in header))
-    for key, row in table.items():
-        note = f"   -> {overrides[key]} (--set)" if key in overrides else ""
-        print(f"{key:20}" + "".join(f"{_shown(v):>16}" for v in row) + note)
+    rows = {"": header} | {key: [_shown(value) for value in row] for key, row in table.items()}
+    first = max(20, *(len(key) + 2 for key in rows))
+    widths = [max(12, *(len(cells[i]) + 2 for cells in rows.values())) for i in range(len(PROFILES))]
+    for key, cells in rows.items():
+        note = f"   -> {_shown(overrides[key])} (--set)" if key in overrides else ""
+        print((f"{key:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + note).rstrip())
 
 
 def _shown(value: Any) -> str:

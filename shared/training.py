@@ -130,22 +130,22 @@ def trainer(
     tokenizer: PreTrainedTokenizerBase,
     args: TrainingArguments,
     encoded: dict[str, Dataset],
-    scores: Callable[[EvalPrediction], dict[str, float]],
+    scores: Callable[[EvalPrediction], dict[str, float]] | None,
     patience: int,
     **settings: Any,
 ) -> OrderedTrainer:
-    """The Trainer of a classification lesson: batches padded to their longest row, early stopping, a line per log.
+    """The Trainer of an encoder lesson: batches padded to their longest row, early stopping, a line per log.
 
-    `encoded` has the rows of `data.encode` under "train" and "validation"; `scores` is the Trainer's compute_metrics;
-    `settings` are further arguments of the Trainer, for example compute_loss_func.
+    `encoded` has the encoded rows under "train" and "validation"; `scores` is the Trainer's compute_metrics, None for the
+    loss alone; `settings` are further arguments of the Trainer, for example compute_loss_func or another data_collator.
     """
+    settings.setdefault("data_collator", DataCollatorWithPadding(tokenizer))
     return OrderedTrainer(
         model=model,
         args=args,
         train_dataset=encoded["train"],
         eval_dataset=encoded["validation"],
         processing_class=tokenizer,
-        data_collator=DataCollatorWithPadding(tokenizer),
         compute_metrics=scores,
         callbacks=callbacks(patience),
         **settings,

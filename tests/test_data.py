@@ -719,6 +719,25 @@ def test_hold_out_of_a_multi_label_set_parts_the_rows():
     assert held["id"] == again != other
 
 
+def test_hold_out_of_groups_parts_no_group():
+    whole = data.bundled_split("squad", "train")
+    rest, held = hold_out(whole, 10, seed=3, group="context")
+    assert not set(rest["context"]) & set(held["context"])
+    assert sorted([*rest["id"], *held["id"]]) == sorted(whole["id"])
+    largest = max(list(whole["context"]).count(context) for context in set(whole["context"]))
+    assert 10 <= len(held) < 10 + largest
+    assert list(held["id"]) == [name for name in whole["id"] if name in set(held["id"])]  # the data's order is kept
+    again, other = (hold_out(whole, 10, seed, group="context")[1]["id"] for seed in (3, 4))
+    assert held["id"] == again != other
+
+
+def test_hold_out_of_a_single_group_would_leave_nothing():
+    whole = data.bundled_split("squad", "train")
+    one = whole.select(np.flatnonzero(np.asarray(whole["context"]) == whole[0]["context"]))
+    with pytest.raises(CourseError, match=r"all rows have the same context: nothing would be left to train on; hold rows out without"):
+        hold_out(one, 1, group="context")
+
+
 def test_hold_out_repeats_with_its_seed():
     dataset = described(np.arange(60) % 4)
     held = [hold_out(dataset, 12, seed)[1]["text"] for seed in (1, 1, 2)]
@@ -878,6 +897,7 @@ def test_multi_hot_agrees_with_a_loop():
 
 def test_multi_hot_of_a_label_named_twice_and_of_rows_without_any():
     assert data.multi_hot([[1, 1], []], 3).tolist() == [[0, 1, 0], [0, 0, 0]]
+    assert data.multi_hot([], 3).shape == (0, 3)
 
 
 # provenance

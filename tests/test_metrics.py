@@ -356,6 +356,20 @@ def test_accuracy_by_bucket_has_the_interval_of_drawing_the_buckets_rows():
         assert (row["accuracy"]["low"], row["accuracy"]["high"]) == pytest.approx((low, high), abs=0.02)
 
 
+def test_mean_by_bucket_is_each_buckets_mean_with_the_interval_of_drawing_its_rows():
+    rng = np.random.default_rng(5)
+    values, bucket = rng.random(300), rng.choice(["how", "who", "why"], 300)
+    table = metrics.mean_by_bucket(values, bucket, seed=1)
+    assert [row["bucket"] for row in table] == ["how", "who", "why"]
+    for row in table:
+        inside = values[bucket == row["bucket"]]
+        low, high = np.quantile(inside[rng.integers(0, len(inside), (4_000, len(inside)))].mean(-1), [0.025, 0.975])
+        assert row["rows"] == len(inside)
+        assert row["mean"]["value"] == pytest.approx(inside.mean())
+        assert (row["mean"]["low"], row["mean"]["high"]) == pytest.approx((low, high), abs=0.02)
+    assert metrics.mean_by_bucket(np.array([0.25]), np.array([3]))[0]["mean"] == {"value": 0.25, "low": 0.25, "high": 0.25}
+
+
 # for the Trainer and for evaluate
 
 
@@ -416,3 +430,20 @@ def test_classification_agrees_with_the_metrics_of_the_hub(tmp_path, monkeypatch
         assert found["accuracy"] == pytest.approx(accuracy.compute(**rows)["accuracy"])
         assert found["macro_f1"] == pytest.approx(f1.compute(**rows, average="macro")["f1"])
         assert found["weighted_f1"] == pytest.approx(f1.compute(**rows, average="weighted")["f1"])
+
+
+# words of pairs
+
+
+def test_words_are_lower_case_and_keep_their_apostrophes():
+    assert metrics.words("She didn’t pay; the bank's 2 clerks DID.") == ["she", "didn't", "pay", "the", "bank's", "2", "clerks", "did"]
+    assert metrics.words("Žluťoučký kůň — über 'quoted'") == ["žluťoučký", "kůň", "über", "quoted"]
+    assert metrics.words(" ... ") == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [("The mayor opened it.", "the MAYOR opened", 1.0), ("a b c", "a a a d", 0.5), ("a b", "c", 0.0), ("a b", "...", 0.0), ("", "a", 0.0)],
+)
+def test_word_overlap_is_the_share_of_the_seconds_different_words(first, second, share):
+    assert metrics.word_overlap(first, second) == share

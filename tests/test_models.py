@@ -415,7 +415,7 @@ def test_mean_pooling_is_the_architecture_without_its_pooler(name):
     assert isinstance(model, architecture)
     assert type(model) is not architecture
     assert type(model).__name__.endswith("ForSequenceClassification")  # transformers picks the loss by it
-    assert type(model) is models.classifier_class(model.config)
+    assert type(model) is models.model_class(model.config)
     assert not [key for key, _ in model.named_parameters() if "pooler" in key]
     unused = 64 * 64 + 64 if name == "bert" else 0
     assert card["parameters"] == tiny(name)[2]["parameters"] - unused
@@ -424,7 +424,7 @@ def test_mean_pooling_is_the_architecture_without_its_pooler(name):
 @every_mean_pooled
 def test_first_pooling_is_the_plain_architecture(name):
     model = fresh(name, pooling="first")[0]
-    assert type(model) is type(tiny(name)[0]) is models.classifier_class(model.config)
+    assert type(model) is type(tiny(name)[0]) is models.model_class(model.config)
     assert not type(model).__name__.startswith("MeanPooled")
 
 
@@ -569,12 +569,54 @@ def test_transfer_into_another_size_is_refused(trained):
         load_encoder("bert", folder, LABELS, num_hidden_layers=3)
 
 
+def test_transfer_into_another_architecture_is_refused(trained):
+    _, folder = trained()
+    with pytest.raises(CourseError, match=r"^run-of-bert holds a bert model, not distilbert: choose the model it was trained from$"):
+        load_encoder("distilbert", folder, LABELS, hidden_dropout=0.1)
+
+
 def test_transferred_weights_are_float32(trained, tmp_path):
     source, folder = trained()
     models.save(source.to(torch.bfloat16), tiny("bert")[1], folder)
     model = load_encoder("bert", folder, LABELS)[0]
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert same_encoder(model, source.float())
+
+
+# a head for spans
+
+
+@every_encoder
+def test_span_head_gives_two_logits_a_token_and_comes_back_from_disk(name, tmp_path):
+    model, tokenizer, card = load_encoder(name, "random", None, head="spans", tokenizer_texts=TEXTS, max_length=MAX_LENGTH)
+    batch = tokenizer(TEXTS[:2], TEXTS[2:4], return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        found = model.eval()(**batch)
+        assert found.start_logits.shape == found.end_logits.shape == batch["input_ids"].shape
+        assert torch.isfinite(found.start_logits).all() and torch.isfinite(found.end_logits).all()
+        assert card["parameters"] == model.num_parameters()
+        models.save(model, tokenizer, tmp_path)
+        loaded, _ = models.load_saved(tmp_path)
+        assert type(loaded) is type(model)
+        assert torch.equal(loaded(**batch).end_logits, found.end_logits)
+
+
+def test_span_head_takes_the_encoder_of_a_classifier(trained):
+    source, folder = trained()
+    model, _, _ = load_encoder("bert", folder, None, head="spans")
+    assert type(model).__name__ == "BertForQuestionAnswering"
+    theirs = source.base_model.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in model.base_model.state_dict().items())
+    assert model.qa_outputs.out_features == 2
+
+
+def test_unknown_head_and_a_pooled_span_head_are_refused():
+    with pytest.raises(CourseError, match=r"^unknown head 'span': did you mean 'spans'\?"):
+        fresh(head="span")
+    with pytest.raises(CourseError, match=r"^a head for spans reads every token, there is nothing to pool: use pooling=first$"):
+        load_encoder("bert", "random", None, head="spans", pooling="mean", tokenizer_texts=TEXTS)
+    with pytest.raises(CourseError, match=r"^a head for spans has no labels: pass None for them$"):
+        fresh(head="spans")
 
 
 # using and keeping
@@ -646,6 +688,12 @@ def test_classify_says_how_many_texts_it_cut_in_all_batches(capsys):
 
 def test_classify_of_nothing_is_nothing():
     assert models.classify(*tiny("bert")[:2], []) == []
+
+
+@pytest.mark.parametrize("texts", [[("a bank", "a river"), "no"], ["no", ("a bank", "a river")]])
+def test_classify_refuses_single_texts_among_pairs(texts):
+    with pytest.raises(CourseError, match=r"^single texts and pairs are mixed: ask for them in two calls$"):
+        models.classify(*tiny("bert")[:2], texts)
 
 
 @pytest.mark.parametrize("empty", ["", " \n", None])

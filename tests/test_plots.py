@@ -49,6 +49,8 @@ BUCKETS = {
     "genre": [{"bucket": "travel", "accuracy": {"value": 0.8, "low": 0.6, "high": 1.0}, "rows": 7}],
 }
 CURVES = {"micro-F1": np.array([0.2, 0.6, 0.1]), "macro-F1": np.array([0.1, 0.4, 0.3])}
+CUTS = {"stride 0": [(0, 60), (60, 120)], "stride 20": [(0, 60), (40, 100), (80, 120)]}
+STRIDES = [{"stride": s, "windows_per_question": w, "answers_whole": a} for s, w, a in ((0, 1.2, 0.97), (64, 1.3, 1.0))]
 FIGURES = {
     "class_counts": (lambda: plots.class_counts({"train": [3, 4, 5, 6]}, NAMES), 1),
     "lengths": (lambda: plots.lengths(np.arange(10, 60), 48), 1),
@@ -63,6 +65,10 @@ FIGURES = {
     "label_f1": (lambda: plots.label_f1(LABEL_TABLE), 1),
     "buckets": (lambda: plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85), 2),
     "seeds": (lambda: plots.seeds({"MNLI": [0.8, 0.7], "none": [0.6]}, "accuracy"), 1),
+    "windows": (lambda: plots.windows(CUTS, {"A": (48, 54)}), 2),
+    "stride_sweep": (lambda: plots.stride_sweep(STRIDES, 64), 2),
+    "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
+    "precision_recall": (lambda: plots.precision_recall(np.array([1, 0.8]), np.array([0, 0.5]), 0.4), 1),
 }
 
 
@@ -169,12 +175,12 @@ def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
     assert plots.learning_curve(HISTORY).axes[0].get_ylabel() == "cross-entropy"
 
 
-def test_learning_curve_draws_each_of_four_scores_in_a_colour_of_its_own():
-    names = ("micro_f1", "macro_f1", "tuned_micro_f1", "tuned_macro_f1")
+def test_learning_curve_draws_each_of_five_scores_in_a_colour_of_its_own():
+    names = ("micro_f1", "macro_f1", "tuned_micro_f1", "tuned_macro_f1", "accuracy")
     checks = [{"step": step, "eval_loss": 1.0} | {f"eval_{name}": 0.5 for name in names} for step in (1, 2)]
     lines = plots.learning_curve([{"step": 1, "loss": 1.0}, *checks], scores=names).axes[1].lines
     assert [line.get_label() for line in lines] == [name.replace("_", "-") for name in names]
-    assert len({line.get_color() for line in lines}) == 4
+    assert len({line.get_color() for line in lines}) == 5
 
 
 def test_learning_curve_of_a_run_too_short_to_log_a_training_loss():
@@ -341,6 +347,9 @@ def test_buckets_draws_a_panel_a_group_with_values_and_intervals():
         np.testing.assert_allclose(ends, held)
         assert ticks(axes.get_xticklabels()) == [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows]
         assert axes.get_ylabel() == "accuracy"
+        low, high = axes.get_ylim()
+        assert low <= min(end for pair in held for end in pair) and high >= 1
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1  # panels that are compared share their scale
     assert not figure.legends
 
 
@@ -369,3 +378,39 @@ def test_seeds_draws_a_dot_a_run_and_the_mean_of_each_start():
     np.testing.assert_allclose([segment[:, 0].mean() for segment in means], [0, 1, 2])
     assert ticks(axes.get_xticklabels()) == list(runs)
     assert axes.get_ylabel() == "accuracy"
+
+
+# question answering
+
+
+def test_windows_draws_every_window_over_its_tokens_and_every_answer_in_every_panel():
+    figure = plots.windows(CUTS, {"A": (48, 54), "B": (85, 90)})
+    assert [axes.get_title() for axes in figure.axes] == list(CUTS)
+    for axes, spans in zip(figure.axes, CUTS.values(), strict=True):
+        bars = [bar for container in axes.containers for bar in container]
+        assert [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars] == spans
+        assert len({bar.get_y() for bar in bars}) == len(spans)  # each on a line of its own
+        texts = [text.get_text() for text in axes.texts]
+        assert texts[-2:] == ["A", "B"] and texts[0] == "0 to 59"
+
+
+def test_stride_sweep_draws_cost_and_gain_over_the_strides_and_marks_the_one_in_use():
+    left, right = plots.stride_sweep(STRIDES, 64).axes
+    assert left.lines[0].get_xydata().tolist() == [[0, 1.2], [64, 1.3]]
+    assert right.lines[0].get_xydata().tolist() == [[0, 0.97], [64, 1.0]]
+    for axes in (left, right):
+        assert list(axes.lines[1].get_xdata()) == [64, 64] and legend(axes) == ["in use: 64"]
+
+
+def test_token_logits_draws_both_bars_of_every_token():
+    start, end = np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])
+    (axes,) = plots.token_logits(["the", "lord", "."], start, end).axes
+    assert [heights(container) for container in axes.containers] == [start.tolist(), end.tolist()]
+    assert ticks(axes.get_xticklabels()) == ["the", "lord", "."]
+    assert legend(axes) == ["start", "end"]
+
+
+def test_precision_recall_draws_the_points_and_names_the_average():
+    (axes,) = plots.precision_recall(np.array([1, 0.8, 0.5]), np.array([0, 0.5, 0.9]), 0.4321).axes
+    assert axes.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.8], [0.9, 0.5]]
+    assert "0.432" in axes.get_title()

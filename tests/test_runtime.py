@@ -209,6 +209,20 @@ def test_configure_applies_records_and_prints_an_override(monkeypatch, capsys):
     assert epochs == ["epochs", "1", "2", "3", "->", "5", "(--set)"]
 
 
+def test_configure_keeps_the_columns_of_long_keys_and_values_apart(capsys):
+    long = {"a_key_of_more_than_20_letters": (1, 2, 3), "split": ("validation_matched",) * 3}
+    configure("task-1/ag-news", long)
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert [row.split() for row in rows] == [["a_key_of_more_than_20_letters", "1", "2", "3"], ["split", *["validation_matched"] * 3]]
+    ends = [[match.end() for match in re.finditer(r"\S+", row)][-3:] for row in (header, *rows)]
+    assert ends[0] == ends[1] == ends[2]
+
+
+def test_a_configuration_is_a_mapping():
+    cfg = Config("lesson", "tiny", {"epochs": 1, "values": 2})
+    assert (list(cfg.keys()), list(cfg.values()), cfg["values"]) == (["epochs", "values"], [1, 2], 2)
+
+
 def test_configure_does_not_change_the_lessons_table(monkeypatch):
     monkeypatch.setenv("COURSE_SET", "epochs=5")
     table = dict(TABLE)

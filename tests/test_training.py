@@ -179,6 +179,16 @@ def test_trainer_pads_each_batch_to_its_longest_row_and_scores_in_order(run):
     assert {key: output.metrics[f"test_{key}"] for key in expected} == expected
 
 
+def test_trainer_takes_another_collator_and_does_without_scores(run):
+    def marked(rows):
+        raise RuntimeError(f"{len(rows)} rows came here")
+
+    trainer = lesson(run, "rte", scores=None, settings={"data_collator": marked})
+    assert trainer.compute_metrics is None
+    with pytest.raises(RuntimeError, match="16 rows came here"):
+        next(iter(trainer.get_eval_dataloader()))
+
+
 def test_trainer_hands_the_token_types_of_pairs_to_a_mean_pooled_model(run):
     trainer = lesson(run, "mnli")
     rows, seen = trainer.train_dataset, []

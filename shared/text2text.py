@@ -1,0 +1,402 @@
+"""Texts in, texts out: what a model is trained to say, batched generation, label log-likelihoods. Never scores.
+
+Padding is done here on token ids, to the right for training and encoders and to the left for a decoder that goes on
+writing, so no tokenizer's `padding_side` is read or changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+
+from shared.runtime import CourseError, progress
+
+IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
+Parts = tuple[str, str, str]  # what stands before the document, the document, what stands after it
+_FEATURES = Features({"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int64"))})
+
+
+def _require(kind: str, texts: Sequence[str], like: Sequence | None = None) -> None:
+    """CourseError for a text that is none or empty, and where there must be as many as of another kind."""
+    if like is not None and len(texts) != len(like):
+        raise CourseError(f"{len(texts)} {kind}s for {len(like)} rows: give one a row, in the same order")
+    for row, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise CourseError(f"{kind} {row} is empty: drop the row, or give it a text")
+
+
+def _tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, **texts: list[str]) -> BatchEncoding:
+    if not tokenizer.is_fast:
+        raise CourseError(f"{type(tokenizer).__name__} cannot tell what it cut: load a fast tokenizer (AutoTokenizer does)")
+    return tokenizer(**texts, truncation=max_length is not None, max_length=max_length, verbose=False)
+
+
+def _cut(encoded: BatchEncoding, max_length: int) -> int:
+    """How many rows lost their end. Only a full row can have; asking each of them is slow."""
+    rows = zip(encoded["input_ids"], encoded.encodings, strict=True)
+    return sum(len(ids) >= max_length and bool(row.overflowing) for ids, row in rows)
+
+
+def _say_cut(counts: dict[str, int], rows: int, limits: dict[str, int]) -> None:
+    for name, limit in limits.items():
+        if counts[f"cut_{name}"]:
+            print(f"{counts[f'cut_{name}']:,} of {rows:,} {name} did not fit into {limit:,} tokens and lost their right end")
+
+
+# ---------------------------------------------------------------- what a model is trained to say
+
+
+def encode_pairs(
+    sources: Sequence[str],
+    targets: Sequence[str],
+    tokenizer: PreTrainedTokenizerBase,
+    max_source: int,
+    max_target: int,
+    prefix: str = "",
+) -> tuple[Dataset, dict[str, int]]:
+    """Rows for an encoder-decoder, and {'cut_sources', 'cut_targets'}.
+
+    Args:
+        max_source, max_target: tokens, the closing EOS included. What is longer loses its right end, keeps its EOS, is
+            counted and said.
+        prefix: the task, written before every source ("summarize: ").
+
+    Returns input_ids and attention_mask of prefix + source, labels of the target, all unpadded: DataCollatorForSeq2Seq
+    pads, labels with -100. Raises CourseError for an empty source or target.
+    """
+    _require("source", sources)
+    _require("target", targets, like=sources)
+    if not len(sources):
+        raise CourseError("there is nothing to encode: give at least one source with its target")
+    source = _tokenise(tokenizer, max_source, text=[prefix + text for text in sources])
+    target = _tokenise(tokenizer, max_target, text_target=list(targets))
+    counts = {"cut_sources": _cut(source, max_source), "cut_targets": _cut(target, max_target)}
+    _say_cut(counts, len(sources), {"sources": max_source, "targets": max_target})
+    columns = {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": target["input_ids"]}
+    return Dataset.from_dict(columns, _FEATURES), counts
+
+
+def encode_completions(
+    prompts: Sequence[Parts], completions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[Dataset, dict[str, int]]:
+    """Rows for a decoder that is to answer a prompt with a completion, and {'cut_documents'}.
+
+    Args:
+        prompts: (before, document, after) of each row; see `encode_prompts`.
+        completions: what the model is to write. Where words are parted by spaces, begin it with one and end the prompt
+            without: the two are tokenised apart, as in generation.
+        max_length: tokens of prompt, completion and EOS together. Only the document is cut to it, which is counted and said.
+
+    Returns input_ids, attention_mask and labels, unpadded, for CompletionCollator. The labels are -100 on the prompt; the
+    completion and its EOS stay in the loss, since a model that never sees EOS learned never stops. Raises CourseError for
+    an empty document or completion, and where there is no room for a document.
+    """
+    _require("completion", completions, like=prompts)
+    if not len(prompts):
+        raise CourseError("there is nothing to encode: give at least one prompt with its completion")
+    if tokenizer.eos_token_id is None:
+        raise CourseError("the tokenizer has no EOS token, so the model could not learn to stop: set tokenizer.eos_token")
+    endings = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
+    endings = [[*ids, tokenizer.eos_token_id] for ids in endings]
+    begun, cut = _prompt_ids(prompts, tokenizer, [max_length - len(ids) for ids in endings])
+    counts = {"cut_documents": cut}
+    _say_cut(counts, len(prompts), {"documents": max_length})
+    columns = {
+        "input_ids": [prompt + ending for prompt, ending in zip(begun, endings, strict=True)],
+        "attention_mask": [[1] * (len(prompt) + len(ending)) for prompt, ending in zip(begun, endings, strict=True)],
+        "labels": [[IGNORED] * len(prompt) + ending for prompt, ending in zip(begun, endings, strict=True)],
+    }
+    return Dataset.from_dict(columns, _FEATURES), counts
+
+
+def encode_prompts(prompts: Sequence[Parts], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[list[int]], int]:
+    """Token ids of each prompt, for `generate`, and how many documents were cut.
+
+    Args:
+        prompts: (before, document, after). The three are joined and tokenised as one text; what is longer than
+            `max_length` tokens loses the end of its document, never any of the instruction around it.
+        max_length: tokens of the prompt: the model's window less the new tokens. The same cut as in training is
+            `encode_completions`' max_length less what completion and EOS took there.
+
+    Raises CourseError for an empty document, and where the text around it leaves it no room.
+    """
+    ids, cut = _prompt_ids(prompts, tokenizer, [max_length] * len(prompts))
+    _say_cut({"cut_documents": cut}, len(prompts), {"documents": max_length})
+    return ids, cut
+
+
+def _prompt_ids(prompts: Sequence[Parts], tokenizer: PreTrainedTokenizerBase, rooms: list[int]) -> tuple[list[list[int]], int]:
+    """The prompts' ids, each cut to its room by dropping the last tokens that lie wholly inside its document."""
+    _require("document", [document for _, document, _ in prompts])
+    rows, cut = [], 0
+    for row, (ids, offsets) in enumerate(_open_ended(tokenizer, ["".join(parts) for parts in prompts])):
+        excess = len(ids) - rooms[row]
+        if excess > 0:
+            start = len(prompts[row][0])
+            end = start + len(prompts[row][1])
+            inside = [place for place, (left, right) in enumerate(offsets) if start <= left < right <= end]
+            if excess >= len(inside):
+                raise CourseError(
+                    f"row {row}: beside the instruction and the completion there is no room for the document: "
+                    f"raise max_length by {excess - len(inside) + 1} or more, or shorten the instruction"
+                )
+            last, cut = inside[-1] + 1, cut + 1
+            ids = ids[: last - excess] + ids[last:]
+        rows.append(ids)
+    return rows, cut
+
+
+def _open_ended(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], add_special_tokens: bool = True
+) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
+    """(ids, character offsets) of each text with the tokenizer's opening tokens but without closing ones.
+
+    A prompt that ends with EOS or SEP tells the model that the text is over.
+    """
+    for row in _tokenise(tokenizer, text=texts, add_special_tokens=add_special_tokens).encodings if texts else []:
+        end = len(row.ids)
+        while end and row.offsets[end - 1] == (0, 0):  # stands for no character: the tokenizer put it there
+            end -= 1
+        yield row.ids[:end], row.offsets[:end]
+
+
+@dataclass
+class CompletionCollator:
+    """Pads the rows of `encode_completions` on the right: labels with -100, attention with 0.
+
+    The labels were fixed row by row, so EOS stays in the loss even where it is also the padding token. The library's
+    DataCollatorForLanguageModeling masks every padding token there is, and with it that EOS.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+
+    def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+        """{'input_ids', 'attention_mask', 'labels'}, each [rows, longest row], int64."""
+        ids, mask = _pad([row["input_ids"] for row in rows], _padding_token(self.tokenizer), "right")
+        labels, _ = _pad([row["labels"] for row in rows], IGNORED, "right")
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, attention mask), both [rows, longest row]."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), value)
+    mask = torch.zeros_like(ids)
+    for number, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        ids[number, place], mask[number, place] = torch.tensor(row, dtype=torch.long), 1
+    return ids, mask
+
+
+def _padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What fills the masked places: the padding token, else EOS; the attention mask hides either."""
+    return next((token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id) if token is not None), 0)
+
+
+# ---------------------------------------------------------------- generation
+
+
+class Generated(NamedTuple):
+    """What `generate` returns, in the order of the sources. stopped: booleans [sources], ended by EOS before the limit."""
+
+    texts: list[str]
+    stopped: np.ndarray
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sources: Sequence[str | list[int]],
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    max_source: int | None = None,
+    **arguments: Any,
+) -> Generated:
+    """The model's answer to every source.
+
+    Args:
+        sources: texts (with their prefix), or token ids as `encode_prompts` makes them.
+        max_source: tokens, for an encoder-decoder: a longer text loses its right end, which is said. A decoder's prompt
+            cannot be cut like that, because the instruction may stand at its end: use `encode_prompts`.
+        arguments: more for the library's `generate`. Unlike there, greedy decoding with one beam is the default whatever
+            the model's generation_config says.
+
+    Sources of like length share a batch, the longest first, padded left for a decoder and right for an encoder. Only the
+    continuation is decoded. Generation stops at the model's or the tokenizer's EOS. The model is back in its mode
+    afterwards. Raises CourseError for an empty source and for one longer than the model's window.
+    """
+    rows = _source_ids(model, tokenizer, sources, max_source)
+    _check_window(model, rows, max_new_tokens)
+    seq2seq, stops, pad = model.config.is_encoder_decoder, _stop_tokens(model, tokenizer), _padding_token(tokenizer)
+    arguments = {"do_sample": False, "num_beams": 1, "use_cache": True, "eos_token_id": stops, "pad_token_id": pad} | arguments
+    stops = np.atleast_1d(arguments["eos_token_id"])
+    texts, stopped = [""] * len(rows), np.zeros(len(rows), bool)
+    with _evaluating(model):
+        for batch in _batches(rows, batch_size):
+            ids, mask = _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left")
+            output = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=max_new_tokens, **arguments
+            )
+            new = output[:, 1 if seq2seq else ids.shape[1] :].cpu().numpy()  # a decoder of its own begins with a start token
+            stopped[batch] = np.isin(new, stops).any(1)
+            for row, text in zip(batch, decode(new, tokenizer), strict=True):
+                texts[row] = text
+    return Generated(texts, stopped)
+
+
+def decode(ids: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts of rows of token ids (lists, array or tensor), without special tokens and outer white space.
+
+    Negative ids are left out: labels and the Trainer's padded predictions have -100, on which the tokenizers fail.
+    """
+    rows = ids.tolist() if hasattr(ids, "tolist") else ids
+    kept = ([token for token in row if token >= 0] for row in rows)
+    return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in kept]
+
+
+def _source_ids(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, sources: Sequence[str | list[int]], max_source: int | None
+) -> list[list[int]]:
+    texts = [source for source in sources if isinstance(source, str)]
+    if texts and len(texts) < len(sources):
+        raise CourseError("texts and token ids are mixed: generate from them in two calls")
+    if not texts:
+        for row, source in enumerate(sources):
+            if not len(source):
+                raise CourseError(f"source {row} is empty: drop the row, or give it a text")
+        return [list(source) for source in sources]
+    _require("source", texts)
+    if model.config.is_encoder_decoder:
+        encoded = _tokenise(tokenizer, max_source, text=texts)
+        if max_source is not None:
+            _say_cut({"cut_sources": _cut(encoded, max_source)}, len(texts), {"sources": max_source})
+        return encoded["input_ids"]
+    if max_source is not None:
+        raise CourseError("max_source would cut the end of a decoder's prompt: cut its document by encode_prompts instead")
+    return [ids for ids, _ in _open_ended(tokenizer, texts)]
+
+
+def _check_window(model: PreTrainedModel, rows: list[list[int]], new_tokens: int) -> None:
+    """CourseError where positions would run out; relative ones (T5) have no end."""
+    seq2seq = model.config.is_encoder_decoder
+    config = getattr(model.config, "encoder", model.config) if seq2seq else model.config
+    window = getattr(config, "max_position_embeddings", None)
+    longest = max(range(len(rows)), key=lambda row: len(rows[row]), default=None)
+    needed = 0 if longest is None else len(rows[longest]) + (0 if seq2seq else new_tokens)
+    if window and needed > window:
+        cure = "set max_source" if seq2seq else "cut its document by encode_prompts"
+        raise CourseError(f"source {longest} needs {needed:,} tokens and the model has {window:,}: {cure}")
+
+
+def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The model's EOS tokens and the tokenizer's, which fine-tuning taught; a BERT has SEP instead."""
+    of_model = getattr(model.generation_config, "eos_token_id", None)
+    stops = {int(token) for token in np.atleast_1d([] if of_model is None else of_model)}
+    stops |= {token for token in [tokenizer.eos_token_id] if token is not None}
+    if not stops and tokenizer.sep_token_id is None:
+        raise CourseError("neither model nor tokenizer has an EOS token, so nothing could stop: pass eos_token_id")
+    return sorted(stops) or [tokenizer.sep_token_id]
+
+
+def _batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[np.ndarray]:
+    """Row numbers, the longest rows first: what is too big fails at once, and like lengths share a batch."""
+    order = np.argsort([-len(row) for row in rows], kind="stable")
+    for start in range(0, len(rows), size):
+        yield order[start : start + size]
+        progress(step=min(start + size, len(rows)), of=len(rows))
+
+
+@contextlib.contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Dropout off and no gradients; the model's mode is restored."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+# ---------------------------------------------------------------- label log-likelihoods
+
+
+def label_log_likelihoods(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    labels: Sequence[str],
+    batch_size: int = 16,
+    add_special_tokens: bool = True,
+) -> np.ndarray:
+    """log P(label | prompt) of a decoder, summed over the label's tokens: float64 [prompts, labels].
+
+    As lm-evaluation-harness does it (lm_eval/models/huggingface.py and lm_eval/api/model.py, `_encode_pair` and
+    `_loglikelihood_tokens`): white space at the prompt's end moves to the label; prompt + label is tokenised as one text,
+    and the label's tokens are those after as many as the prompt alone has. A longer label has a lower sum; divide by its
+    length for the harness's acc_norm. Labels mostly begin with a space: " positive", " negative".
+
+    Args:
+        add_special_tokens: whether the tokenizer's opening tokens (Llama's BOS) stand first, as in training here. The
+            harness leaves them out by default.
+
+    Labels of one token share a single pass per prompt, and only the last positions' logits are computed. Raises
+    CourseError for an empty prompt or label, a prompt too long for the model, and for an encoder-decoder.
+    """
+    if model.config.is_encoder_decoder:
+        raise CourseError("label_log_likelihoods reads a decoder; this model is an encoder-decoder: let it generate the label")
+    _require("prompt", prompts)
+    _require("label", labels)
+    contexts, endings = _encode_labels(tokenizer, prompts, labels, add_special_tokens)
+    inputs: dict[tuple[int, ...], list[int]] = {}  # what the model reads -> the pairs that it is read for
+    for pair, (context, ending) in enumerate(zip(contexts, endings, strict=True)):
+        inputs.setdefault((*context, *ending[:-1]), []).append(pair)
+    rows, pairs = list(inputs), list(inputs.values())
+    _check_window(model, rows, 0)
+    found = np.zeros(len(contexts))
+    with _evaluating(model):
+        for batch in _batches(rows, batch_size):
+            asked = [(place, pair) for place, row in enumerate(batch) for pair in pairs[row]]
+            targets, counted = _pad([endings[pair] for _, pair in asked], 0, "left")
+            ids, mask = _pad([rows[row] for row in batch], _padding_token(tokenizer), "left")
+            scores = _last_log_probabilities(model, ids, mask, targets.shape[1])
+            scores = scores[[place for place, _ in asked]].gather(-1, targets[..., None].to(model.device))[..., 0]
+            found[[pair for _, pair in asked]] = (scores.double().cpu() * counted).sum(1)
+    return found.reshape(len(prompts), len(labels))
+
+
+def _encode_labels(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], labels: Sequence[str], add_special_tokens: bool
+) -> tuple[list[list[int]], list[list[int]]]:
+    """Token ids of the prompt and of the label of each pair, [prompts x labels]."""
+    bare = [prompt.rstrip() for prompt in prompts]
+    wholes = [prompt + label for prompt in prompts for label in labels]
+    contexts = [ids for ids, _ in _open_ended(tokenizer, bare, add_special_tokens)]
+    contexts = [ids for ids in contexts for _ in labels]
+    joined = _open_ended(tokenizer, wholes, add_special_tokens)
+    endings = [ids[len(context) :] for (ids, _), context in zip(joined, contexts, strict=True)]
+    for pair, ending in enumerate(endings):
+        if not ending:
+            label = labels[pair % len(labels)]
+            raise CourseError(f"the label {label!r} melts into the prompt's last token: begin it with a space")
+    return contexts, endings
+
+
+def _last_log_probabilities(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, keep: int) -> torch.Tensor:
+    """float32 [rows, keep, vocabulary]: what the model expects after each of the last `keep` tokens of left-padded rows."""
+    output = model(
+        input_ids=ids.to(model.device),
+        attention_mask=mask.to(model.device),
+        position_ids=(mask.cumsum(-1) - 1).clamp(min=0).to(model.device),  # padding on the left takes no position
+        use_cache=False,
+        logits_to_keep=keep,
+    )
+    return output.logits.float().log_softmax(-1)

@@ -1,0 +1,701 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from datasets import Dataset, Features, List, Value
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+
+from shared import data, models, qa
+from shared.runtime import CourseError
+
+SQUAD = Features(
+    {name: Value("string") for name in ("id", "title", "context", "question")}
+    | {"answers": {"text": List(Value("string")), "answer_start": List(Value("int32"))}}
+)
+PLAIN = ["the", "bridge", "was", "closed", "in", "1987,", "Zürich", "“quoted”", "co-op", "don't", "river.", "and", "an", "old", "keeper"]
+ODD = ["é", "e\u0301", "cafe\u0301", "😀", "😀😀", "👩‍👩‍👧", "가나", "ﬁ", "½", "a\u0301\u0323b", "東京都", "x😀y", "—", "[SEP]", "\u200b"]
+GAPS = [" ", " ", " ", " ", "  ", "\n", "\u00a0", " \t "]
+KINDS = ["bert", "roberta", "xlnet"]  # CLS first and one separator, two separators, CLS last and padding on the left
+
+
+def random_text(rng, words: int, odd: float = 0.3) -> str:
+    """Words with gaps between them and perhaps around them."""
+    text = rng.choice(["", "", "", " ", "\n "])
+    for _ in range(words):
+        text += str(rng.choice(ODD if rng.random() < odd else PLAIN)) + str(rng.choice(GAPS))
+    return text if rng.random() < 0.3 else text.rstrip()
+
+
+def random_rows(rng, n: int, unanswerable: float = 0.2) -> list[dict]:
+    """SQuAD rows: contexts of 0 to 40 words, several questions on some, answers anywhere, at the edges, several or none."""
+    rows, context = [], ""
+    for number in range(n):
+        if not rows or rng.random() < 0.6:
+            context = random_text(rng, int(rng.integers(0, 40)))
+        spans = []
+        for _ in range(int(rng.integers(1, 4))):
+            a, b = sorted(rng.integers(0, len(context) + 1, 2).tolist())
+            b = min(b, a + int(rng.integers(1, 60)))
+            a, b = {0: (0, b), 1: (a, len(context))}.get(int(rng.integers(0, 8)), (a, b))
+            if any(letter.isascii() and letter.isalnum() for letter in context[a:b]):
+                spans.append((a, context[a:b]))
+        if rng.random() < unanswerable:
+            spans = []
+        answers = {"text": [text for _, text in spans], "answer_start": [a for a, _ in spans]}
+        question = " " * int(rng.integers(0, 3)) + random_text(rng, int(rng.integers(1, 6)), 0.1)
+        rows.append({"id": f"q{number}", "title": "t", "context": context, "question": question, "answers": answers})
+    return rows
+
+
+def dataset(rows: list[dict]) -> Dataset:
+    return Dataset.from_list(rows, features=SQUAD)
+
+
+def row(context="The old bridge was closed in 1987.", question="When was it closed?", text="1987", start=None, name="q0") -> dict:
+    answers = {"text": [], "answer_start": []}
+    if text is not None:
+        answers = {"text": [text], "answer_start": [context.find(text) if start is None else start]}
+    return {"id": name, "title": "t", "context": context, "question": question, "answers": answers}
+
+
+def bundled(name: str, split: str) -> list[dict]:
+    lines = (data.BUNDLED / name / f"{split}.jsonl").read_text(encoding="utf8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
+@pytest.fixture(scope="module")
+def tokenizers():
+    """A tiny tokenizer of every kind, trained on the bundled texts and the odd words."""
+    texts = sorted({row[column] for row in bundled("squad", "train") for column in ("context", "question")})
+    texts += [" ".join(ODD + PLAIN)] * 20
+    return {name: models.tiny_tokenizer(models.ENCODERS[name], texts) for name in [*KINDS, "deberta", "modernbert", "mpnet"]}
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request, tokenizers):
+    return tokenizers[request.param]
+
+
+# the oracle: the library's own windows, and plain loops over them
+
+
+def library_windows(rows: list[dict], tokenizer, max_length: int, stride: int) -> list[dict]:
+    """The library's windows, each with its row, its inputs, and (start, end) characters of the context tokens by position."""
+    batch = tokenizer(
+        [row["question"].lstrip() for row in rows], [row["context"] for row in rows], truncation="only_second", max_length=max_length,
+        stride=stride, return_overflowing_tokens=True, return_offsets_mapping=True,
+    )
+    made, nth = [], {}
+    for w, r in enumerate(batch["overflow_to_sample_mapping"]):
+        inputs = {name: batch[name][w] for name in ("input_ids", "token_type_ids", "attention_mask") if name in batch}
+        offsets = {}
+        for position, side in enumerate(batch.sequence_ids(w)):
+            if side == 1:
+                offsets[position] = batch["offset_mapping"][w][position]
+        cls = inputs["input_ids"].index(tokenizer.cls_token_id)
+        if tokenizer.cls_token_id == inputs["input_ids"][-1]:
+            cls = len(inputs["input_ids"]) - 1
+        nth[r] = nth.get(r, -1) + 1
+        made.append({"row": r, "nth": nth[r], "inputs": inputs, "offsets": offsets, "cls": cls})
+    return made
+
+
+def shared(context: str, a: int, b: int, left: int, right: int) -> bool:
+    """Whether the characters a to b and left to right have one in common that is not whitespace."""
+    return bool(context[max(a, left) : min(b, right)].strip()) if max(a, left) < min(b, right) else False
+
+
+def stripped(context: str, a: int, b: int) -> tuple[int, int] | None:
+    """The characters a to b without whitespace at the edges, None if nothing is left."""
+    inner = [at for at in range(a, b) if not context[at].isspace()]
+    return (inner[0], inner[-1] + 1) if inner else None
+
+
+def answer_positions(window: dict, row: dict, tokens_in_all: int) -> tuple[int, int]:
+    """Of the tokens that share a letter with the first answer the first and the last, if the window has all of them."""
+    if not row["answers"]["text"]:
+        return window["cls"], window["cls"]
+    left = row["answers"]["answer_start"][0]
+    right = left + len(row["answers"]["text"][0])
+    touched = [position for position, (a, b) in window["offsets"].items() if shared(row["context"], a, b, left, right)]
+    return (touched[0], touched[-1]) if len(touched) == tokens_in_all else (window["cls"], window["cls"])
+
+
+def touched_by_answer(rows: list[dict], tokenizer) -> list[int]:
+    """How many tokens of the whole context share a letter with each row's first answer."""
+    counts = []
+    for row, whole in zip(rows, library_windows(rows, tokenizer, 100_000, 0), strict=True):
+        for text, left in zip(row["answers"]["text"][:1], row["answers"]["answer_start"][:1], strict=True):
+            counts.append(sum(shared(row["context"], a, b, left, left + len(text)) for a, b in whole["offsets"].values()))
+        if not row["answers"]["text"]:
+            counts.append(0)
+    return counts
+
+
+def spans_by_loops(rows, windows, start_logits, end_logits, n_best, longest) -> list[dict]:
+    """The nested loop over the n best starts and ends of every window."""
+    found = [{"null": math.inf, "spans": {}} for _ in rows]
+    for window, start, end in zip(windows, start_logits, end_logits, strict=True):
+        size, mine, pairs = len(window["inputs"]["input_ids"]), found[window["row"]], []
+        start, end = [float(x) for x in start[:size]], [float(x) for x in end[:size]]
+        mine["null"] = min(mine["null"], start[window["cls"]] + end[window["cls"]])
+        for a in sorted(range(size), key=lambda i: (-start[i], i))[:n_best]:
+            for b in sorted(range(size), key=lambda i: (-end[i], i))[:n_best]:
+                if a not in window["offsets"] or b not in window["offsets"] or b < a or b - a + 1 > longest:
+                    continue
+                pairs.append((start[a] + end[b], a, b))
+        pairs.sort(reverse=True)
+        for score, a, b in pairs:
+            span = stripped(rows[window["row"]]["context"], window["offsets"][a][0], window["offsets"][b][1])
+            if span and (len(pairs) <= n_best or score >= pairs[n_best - 1][0]):
+                mine["spans"][span] = max(score, mine["spans"].get(span, -math.inf))
+    for mine in found:
+        mine["spans"] = sorted(((s, a, b) for (a, b), s in mine["spans"].items()), key=lambda span: (-span[0], *span[1:]))[:n_best]
+    return found
+
+
+def positions_of(trained: Dataset) -> list[tuple[int, int]]:
+    return list(zip(trained["start_positions"][:], trained["end_positions"][:], strict=True))
+
+
+def found_again(rows: list[dict], tokenizer, max_length: int, stride: int) -> list[tuple[int, str]]:
+    """(row, text by the offsets of start and end position) of every window that has the answer."""
+    trained = positions_of(qa.train_features(dataset(rows), tokenizer, max_length, stride, allow_unanswerable=True))
+    made, found = qa.eval_features(dataset(rows), tokenizer, max_length, stride), []
+    for w, (a, b) in enumerate(trained):
+        if a != made.cls[w]:
+            left, right = (x[made.token[w] + at - made.first[w]] for x, at in ((made.start, a), (made.end, b)))
+            found.append((int(made.row[w]), rows[made.row[w]]["context"][left:right]))
+    return found
+
+
+def random_settings(rng, rows, tokenizer) -> tuple[int, int]:
+    """A window length in which every question has some room, and a stride that leaves progress."""
+    asked = max(len(tokenizer(row["question"].lstrip(), add_special_tokens=False)["input_ids"]) for row in rows)
+    room = int(rng.integers(2, 40))
+    return asked + room + tokenizer.num_special_tokens_to_add(pair=True), int(rng.integers(0, room))
+
+
+def random_logits(rng, windows, kind: str):
+    """Start and end logits for the library's windows: floats or a few whole numbers (ties), padded with -100 or as lists."""
+    lengths = [len(window["inputs"]["input_ids"]) for window in windows]
+    made = []
+    for _ in range(2):
+        draw = (lambda n: rng.integers(-2, 3, n)) if "ties" in kind else (lambda n: rng.normal(0, 4, n))
+        each = [draw(n).astype(np.float32) for n in lengths]
+        if "list" not in kind:
+            matrix = np.full((len(each), max(lengths) + 3), -100, np.float32)
+            for line, values in zip(matrix, each, strict=True):
+                line[: len(values)] = values
+                line[len(values) : len(values) + int(rng.integers(0, 3))] = 99  # logits of padding: must not win
+            each = matrix
+        made.append(each)
+    return made
+
+
+# windows
+
+
+@pytest.mark.parametrize("name", [*KINDS, "deberta", "modernbert", "mpnet"])
+def test_windows_and_positions_equal_the_librarys_and_plain_loops(tokenizers, name):
+    tokenizer, rng = tokenizers[name], np.random.default_rng(1)
+    split_answers = 0
+    for _ in range(3):
+        rows = random_rows(rng, 40)
+        max_length, stride = random_settings(rng, rows, tokenizer)
+        expected = library_windows(rows, tokenizer, max_length, stride)
+        made = qa.eval_features(dataset(rows), tokenizer, max_length, stride)
+        trained = qa.train_features(dataset(rows), tokenizer, max_length, stride, allow_unanswerable=True)
+        assert made.row.tolist() == [window["row"] for window in expected]
+        for column in expected[0]["inputs"]:
+            assert made.inputs[column][:] == trained[column][:]
+            if (name, column) != ("deberta", "token_type_ids"):  # the library gives a row's later windows other types than its first
+                assert made.inputs[column][:] == [window["inputs"][column] for window in expected]
+        assert set(trained.column_names) == {*expected[0]["inputs"], "start_positions", "end_positions"}
+        in_all, hits, labels = touched_by_answer(rows, tokenizer), [0] * len(rows), positions_of(trained)
+        for w, window in enumerate(expected):
+            r = window["row"]
+            positions = answer_positions(window, rows[r], in_all[r])
+            assert labels[w] == positions
+            hits[r] += positions[0] != window["cls"]
+            own = slice(made.token[w], made.token[w] + made.size[w])
+            found = zip(range(made.first[w], made.first[w] + made.size[w]), made.start[own], made.end[own], strict=True)
+            offsets = {position: stripped(rows[r]["context"], *pair) for position, pair in window["offsets"].items()}
+            assert {p: (a, b) if a < b else None for p, a, b in found} == offsets
+            assert (made.cls[w], made.length[w]) == (window["cls"], len(window["inputs"]["input_ids"]))
+        split_answers += sum(not hit for hit, n in zip(hits, in_all, strict=True) if n)
+    assert split_answers  # some answers are cut by every window
+
+
+def test_an_answer_inside_a_window_is_found_again_by_the_offsets(tokenizer):
+    """Whole words are, to the letter; `test_windows_and_positions…` has answers that end inside a token."""
+    rng, rows = np.random.default_rng(2), []
+    for number in range(120):
+        words = rng.choice([*PLAIN, "😀", "é", "東京都"], int(rng.integers(5, 40))).tolist()
+        first = int(rng.integers(0, len(words)))
+        last = int(rng.integers(first, min(first + 6, len(words))))
+        gap = "  " if number % 3 else " "
+        before, text = gap.join([*words[:first], ""]), gap.join(words[first : last + 1])
+        rows.append(row(before + text + gap.join(["", *words[last + 1 :]]), text=text, start=len(before), name=f"q{number}"))
+    max_length, stride = random_settings(rng, rows, tokenizer)
+    found = found_again(rows, tokenizer, max_length, stride)
+    assert len(found) > 60
+    assert all(text == rows[r]["answers"]["text"][0] for r, text in found)
+
+
+@pytest.mark.parametrize("name", ["squad", "squad_v2"])
+def test_bundled_answers_are_found_again_in_at_least_one_window(tokenizer, name):
+    rows = bundled(name, "train") + bundled(name, "validation")
+    found = found_again(rows, tokenizer, 96, 32)
+    assert {r for r, _ in found} == {r for r, row in enumerate(rows) if row["answers"]["text"]}
+    for r, text in found:
+        answer = rows[r]["answers"]["text"][0]
+        assert answer in text
+        assert len(text) < len(answer) + 4  # XLNet's tiny tokenizer has pieces such as "1987,"
+
+
+def test_positions_equal_the_usual_tutorial_loop_on_plain_text(tokenizers):
+    tokenizer, rows = tokenizers["bert"], bundled("squad", "train")
+    trained = positions_of(qa.train_features(dataset(rows), tokenizer, 80, 20))
+    batch = tokenizer(
+        [row["question"] for row in rows], [row["context"] for row in rows], truncation="only_second", max_length=80, stride=20,
+        return_overflowing_tokens=True, return_offsets_mapping=True,
+    )
+    for w, r in enumerate(batch["overflow_to_sample_mapping"]):
+        offsets, sides, answers = batch["offset_mapping"][w], batch.sequence_ids(w), rows[r]["answers"]
+        start_char, end_char = answers["answer_start"][0], answers["answer_start"][0] + len(answers["text"][0])
+        first, last = sides.index(1), len(sides) - 1 - sides[::-1].index(1)
+        if offsets[first][0] > start_char or offsets[last][1] < end_char:
+            first = last = 0
+        else:
+            while first < len(offsets) and offsets[first][0] <= start_char:
+                first += 1
+            while offsets[last][1] >= end_char:
+                last -= 1
+            first, last = first - 1, last + 1
+        assert trained[w] == (first, last)
+
+
+def test_several_answers_the_first_is_the_training_answer(tokenizers):
+    many = row() | {"answers": {"text": ["bridge", "The old bridge"], "answer_start": [8, 0]}}
+    assert found_again([many], tokenizers["bert"], 64, 8) == [(0, "bridge")]
+
+
+def test_an_empty_context_is_one_window_without_context_tokens_and_yields_no_span(tokenizer):
+    rows = [row("", text=None), row("A full context."), row(" \n", text=None)]
+    rows[1]["answers"] = {"text": [], "answer_start": []}
+    made = qa.eval_features(dataset(rows), tokenizer, 64, 8)
+    trained = qa.train_features(dataset(rows), tokenizer, 64, 8, allow_unanswerable=True)
+    assert made.row.tolist() == [0, 1, 2]
+    assert made.size[0] == 0
+    assert trained["start_positions"][:] == trained["end_positions"][:] == made.cls.tolist()
+    logits = np.random.default_rng(0).normal(size=(3, 64)).astype(np.float32)
+    answers = qa.decode_spans(made, logits, logits, null_threshold=0.0)
+    assert answers.texts[0] == answers.texts[2] == ""
+    assert [span.text for span in answers.n_best(0)] == [""]
+    assert answers.null_probability[0] == 1
+    alone = qa.eval_features(dataset(rows[:1]), tokenizer, 64, 8)
+    assert qa.decode_spans(alone, logits[:1], logits[:1]).texts == [""]
+
+
+def test_inputs_have_the_compact_types_and_depend_on_nothing_but_the_rows_given(tokenizers):
+    rows = dataset(bundled("squad", "train"))
+    made = qa.eval_features(rows, tokenizers["bert"], 96, 32).inputs
+    kinds = {"input_ids": "int32", "token_type_ids": "int8", "attention_mask": "int8"}
+    assert made.features == Features({name: List(Value(kind)) for name, kind in kinds.items()})
+    picked = qa.eval_features(rows.select([7, 3]), tokenizers["bert"], 96, 32)
+    alone = [qa.eval_features(rows.select([i]), tokenizers["bert"], 96, 32).inputs["input_ids"][:] for i in (7, 3)]
+    assert picked.inputs["input_ids"][:] == alone[0] + alone[1]
+    assert picked.ids == [rows[7]["id"], rows[3]["id"]]
+
+
+def test_the_collator_pads_on_the_right_for_every_tokenizer_so_that_positions_stay(tokenizer):
+    rows = dataset(bundled("squad", "validation"))
+    trained = qa.train_features(rows, tokenizer, 96, 32)
+    batch = qa.collator(tokenizer)([trained[i] for i in range(len(trained))])
+    for i, ids in enumerate(trained["input_ids"]):
+        assert batch["input_ids"][i, : len(ids)].tolist() == ids
+        assert (batch["input_ids"][i, len(ids) :] == tokenizer.pad_token_id).all()
+        assert batch["attention_mask"][i].sum() == len(ids)
+    assert batch["start_positions"].tolist() == trained["start_positions"][:]
+
+
+# bad rows and settings
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        row(text="1987", start=28),
+        row(text="1987", start=-4, context="closed in 1987"),  # Python's slice from the end would find it
+        row(text="1987", start=400),
+        row(text="", start=3),
+        row(text=" ", start=3),
+        row() | {"answers": {"text": ["1987"], "answer_start": []}},
+    ],
+)
+def test_an_answer_that_does_not_stand_at_its_start_names_the_row_or_is_skipped_and_counted(tokenizers, bad, capsys):
+    rows = dataset([row(name="fine"), bad | {"id": "bad"}, row("No bridge is old.", text="bridge", name="fine, too")])
+    message = (
+        r"^the answer of row 'bad' does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true$"
+    )
+    with pytest.raises(CourseError, match=message):
+        qa.train_features(rows, tokenizers["bert"], 64, 8)
+    kept = qa.train_features(rows, tokenizers["bert"], 64, 8, skip_bad_answers=True)
+    assert capsys.readouterr().out == "skipped 1 of 3 rows: their answer does not stand at its answer_start\n"
+    assert kept.to_dict() == qa.train_features(rows.select([0, 2]), tokenizers["bert"], 64, 8).to_dict()
+    assert capsys.readouterr().out == ""
+
+
+def test_several_bad_answers_are_counted_and_none_left_is_an_error(tokenizers):
+    rows = dataset([row(start=0, name=f"q{i}") for i in range(3)])
+    with pytest.raises(CourseError, match=r"the answer of row 'q0' \(and 2 more\) does not stand"):
+        qa.train_features(rows, tokenizers["bert"], 64, 8)
+    with pytest.raises(CourseError, match=r"no row is left: none of the 3 answers stands at its answer_start; check the column"):
+        qa.train_features(rows, tokenizers["bert"], 64, 8, skip_bad_answers=True)
+
+
+def test_an_answer_of_characters_that_the_tokenizer_drops_is_bad(tokenizers):
+    invisible = row("closed \u200b in 1987", text="\u200b", name="unseen")
+    with pytest.raises(CourseError, match="the answer of row 'unseen' does not stand"):
+        qa.train_features(dataset([invisible]), tokenizers["bert"], 64, 8)
+    qa.train_features(dataset([invisible]), tokenizers["roberta"], 64, 8)  # keeps every byte
+
+
+def test_a_row_without_answer_needs_leave(tokenizer):
+    rows = dataset([row(), row(text=None, name="none")])
+    with pytest.raises(CourseError, match=r"^row 'none' has no answer: remove it, or pass allow_unanswerable=True \(SQuAD v2\)$"):
+        qa.train_features(rows, tokenizer, 64, 8)
+    trained = qa.train_features(rows, tokenizer, 64, 8, allow_unanswerable=True)
+    made = qa.eval_features(rows, tokenizer, 64, 8)
+    assert trained["start_positions"][1] == trained["end_positions"][1] == made.cls[1]
+    assert trained["input_ids"][1][made.cls[1]] == tokenizer.cls_token_id
+
+
+@pytest.mark.parametrize("stride", [60, 61, 64, 500])
+def test_a_stride_that_makes_no_progress(tokenizers, stride):
+    special = {"bert": 3, "roberta": 4, "xlnet": 3}
+    for name, n in special.items():
+        if stride < 64 - n:
+            continue
+        message = (
+            rf"^max_length 64 with stride {stride} makes no progress: beside {n} special tokens a window holds {64 - n}, and that has "
+            r"to be more than the stride; raise max_length or lower stride$"
+        )
+        with pytest.raises(CourseError, match=message):
+            qa.eval_features(dataset([row()]), tokenizers[name], 64, stride)
+
+
+def test_other_windows_that_cannot_be(tokenizers):
+    rows = dataset([row()])
+    with pytest.raises(CourseError, match=r"^stride -1 is below zero: give the number of tokens that two windows share, 0 or more$"):
+        qa.eval_features(rows, tokenizers["bert"], 64, -1)
+    with pytest.raises(CourseError, match="max_length 2 with stride 0 makes no progress: beside 3 special tokens a window holds 0"):
+        qa.eval_features(rows, tokenizers["bert"], 2, 0)
+    tokenizer = models.tiny_tokenizer(models.ENCODERS["bert"], ["a bridge"])
+    tokenizer.model_max_length = 48
+    with pytest.raises(CourseError, match=r"^max_length 64 is more than the model's 48 positions: lower it$"):
+        qa.eval_features(rows, tokenizer, 64, 8)
+
+
+def test_a_question_too_long_for_its_window_names_its_row_exactly_where_the_library_fails(tokenizer):
+    context, question = "The old bridge was closed in 1987.", "When was the old bridge closed?"
+    special, asked = tokenizer.num_special_tokens_to_add(pair=True), len(tokenizer(question, add_special_tokens=False)["input_ids"])
+    rows = dataset([row(), row(context, question, name="long")])
+    for room, stride in ((-3, 0), (0, 0), (3, 3), (2, 4)):
+        message = (
+            rf"^the question of row 'long' has {asked} tokens and leaves {max(room, 0)} of {special + asked + room} for the context, "
+            rf"not more than the stride of {stride}: raise max_length, lower stride, or shorten the question$"
+        )
+        with pytest.raises(CourseError, match=message):
+            qa.eval_features(rows.select([1]), tokenizer, special + asked + room, stride)
+    for room, stride in ((1, 0), (4, 3)):
+        made = qa.eval_features(rows.select([1]), tokenizer, special + asked + room, stride)
+        assert made.inputs["input_ids"][:] == [
+            window["inputs"]["input_ids"] for window in library_windows([rows[1]], tokenizer, special + asked + room, stride)
+        ]
+    short = dataset([row("Yes.", question, "Yes"), row("", question, None)])  # nothing to cut: the stride does not matter
+    size = len(tokenizer("Yes.", add_special_tokens=False)["input_ids"])
+    assert len(qa.eval_features(short, tokenizer, special + asked + size, size + 1)) == 2
+    assert len(qa.eval_features(short.select([1]), tokenizer, special + asked, 0)) == 1
+
+
+def test_a_long_question_of_a_skipped_row_does_not_matter(tokenizers, capsys):
+    rows = dataset([row(), row(question="why " * 100, start=0, name="bad")])
+    assert len(qa.train_features(rows, tokenizers["bert"], 64, 8, skip_bad_answers=True)) == 1
+
+
+def test_a_tokenizer_without_offsets(tokenizers):
+    with pytest.raises(CourseError, match=r"^ByT5Tokenizer is not a fast tokenizer and knows no character offsets: load the model's fast"):
+        qa.eval_features(dataset([row()]), transformers.ByT5Tokenizer(), 64, 8)
+
+
+def test_a_tokenizer_without_cls():
+    core = Tokenizer(WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    message = "^TokenizersBackend puts no CLS token beside a pair, .*: choose an encoder such as bert, roberta or xlnet$"
+    with pytest.raises(CourseError, match=message):
+        qa.eval_features(dataset([row()]), transformers.PreTrainedTokenizerFast(tokenizer_object=core), 64, 8)
+
+
+@pytest.mark.parametrize("column", ["id", "question", "context", "answers"])
+def test_a_missing_column(tokenizers, column):
+    rows = dataset([row()]).remove_columns(column)
+    with pytest.raises(CourseError, match=rf"^the rows lack the column '{column}': they have "):
+        qa.train_features(rows, tokenizers["bert"], 64, 8)
+
+
+def test_no_rows(tokenizers):
+    with pytest.raises(CourseError, match=r"^there are no rows: give at least one question$"):
+        qa.eval_features(dataset([row()]).select([]), tokenizers["bert"], 64, 8)
+
+
+# spans
+
+
+@pytest.mark.parametrize("kind", ["padded", "list", "ties", "ties, list"])
+@pytest.mark.parametrize(("n_best", "longest"), [(20, 30), (1, 30), (4, 3), (20, 1)])
+def test_spans_equal_the_nested_loop(tokenizer, kind, n_best, longest):
+    rng = np.random.default_rng(3)
+    rows = random_rows(rng, 30)
+    max_length, stride = random_settings(rng, rows, tokenizer)
+    windows = library_windows(rows, tokenizer, max_length, stride)
+    start, end = random_logits(rng, windows, kind)
+    expected = spans_by_loops(rows, windows, start, end, n_best, longest)
+    made = qa.eval_features(dataset(rows), tokenizer, max_length, stride)
+    answers = qa.decode_spans(made, start, end, n_best, longest)
+    with_null = qa.decode_spans(made, start, end, n_best, longest, null_threshold=0.5)
+    for r, one in enumerate(expected):
+        context = rows[r]["context"]
+        spans = [(context[a:b], a, b, score) for score, a, b in one["spans"]]
+        assert [span[:4] for span in answers.n_best(r)] == spans
+        assert answers.texts[r] == (spans[0][0] if spans else "")
+        assert answers.null_score[r] == with_null.null_score[r] == one["null"]
+        odds = one["null"] - (spans[0][3] if spans else -math.inf)
+        assert with_null.null_odds[r] == odds
+        assert with_null.texts[r] == ("" if odds > 0.5 else spans[0][0])
+        for found, scores in ((answers, [s[3] for s in spans]), (with_null, [*(s[3] for s in spans), one["null"]])):
+            top = max(scores, default=0.0)
+            shares = sorted((math.exp(score - top) for score in scores), reverse=True)
+            assert [span.probability for span in found.n_best(r)] == pytest.approx([share / sum(shares) for share in shares], abs=1e-12)
+
+
+def test_n_best_lists_equal_the_usual_post_processing_where_every_row_has_one_window(tokenizers):
+    """Without ties, of a tokenizer whose tokens have characters of their own, the usual loop has the same list."""
+    tokenizer, rng, rows = tokenizers["bert"], np.random.default_rng(4), bundled("squad", "validation")
+    windows = library_windows(rows, tokenizer, 1_000, 100)
+    assert len(windows) == len(rows)
+    start, end = random_logits(rng, windows, "padded")
+    answers = qa.decode_spans(qa.eval_features(dataset(rows), tokenizer, 1_000, 100), start, end)
+    for window, s, e in zip(windows, start, end, strict=True):
+        size, found = len(window["inputs"]["input_ids"]), []
+        for a in np.argsort(s[:size])[-1:-21:-1].tolist():
+            for b in np.argsort(e[:size])[-1:-21:-1].tolist():
+                if a in window["offsets"] and b in window["offsets"] and a <= b < a + 30:
+                    found.append((float(s[a]) + float(e[b]), window["offsets"][a][0], window["offsets"][b][1]))
+        found = sorted(found, key=lambda one: one[0], reverse=True)[:20]
+        assert [(span.score, span.start_char, span.end_char) for span in answers.n_best(window["row"])] == found
+
+
+def windows_of(tokenizers, context, question="old?", max_length=64, stride=8, name="bert"):
+    return qa.eval_features(dataset([row(context, question, None)]), tokenizers[name], max_length, stride)
+
+
+def flat_logits(windows, value=-9.0) -> tuple[np.ndarray, np.ndarray]:
+    return tuple(np.full((len(windows), int(windows.length.max())), value, np.float32) for _ in range(2))
+
+
+WORDS = "bridge old the was closed in river and keeper an the old bridge"
+
+
+def place(windows, window: int, word: int) -> int:
+    """The position in a window of the context's word, where every word is one token."""
+    return int(word - windows.token[window] + windows.first[window])
+
+
+def test_equal_scores_go_to_the_earlier_start_then_to_the_shorter_span(tokenizers):
+    made = windows_of(tokenizers, WORDS)
+    assert made.size.tolist() == [13]
+    start, end = flat_logits(made)
+    start[0, [place(made, 0, w) for w in (2, 5)]] = 1
+    end[0, [place(made, 0, w) for w in (3, 6, 7)]] = 1
+    spans = qa.decode_spans(made, start, end, n_best=6).n_best(0)
+    top = [span.text for span in spans if span.score == 2]
+    assert top == ["the was", "the was closed in river", "the was closed in river and", "in river", "in river and"]
+    assert [span.probability for span in spans[:5]] == pytest.approx([spans[0].probability] * 5)
+
+
+def test_equal_logits_at_the_edge_of_the_n_best_positions_go_to_the_earlier_position(tokenizers):
+    made = windows_of(tokenizers, WORDS)
+    start, end = flat_logits(made, 0.0)
+    assert qa.decode_spans(made, start, end, n_best=1).texts == [""]  # position 0, the CLS token, comes first
+    start[:, : made.first[0]] = end[:, : made.first[0]] = -1
+    assert qa.decode_spans(made, start, end, n_best=1).texts == ["bridge"]
+
+
+def test_a_span_of_two_windows_counts_once_with_its_best_score(tokenizers):
+    made = windows_of(tokenizers, WORDS, max_length=13, stride=6)
+    assert made.token.tolist() == [0, 2, 4, 6][: len(made)]
+    start, end = flat_logits(made)
+    for window, score in ((0, 1.0), (1, 3.0), (2, 2.0)):
+        start[window, place(made, window, 4)] = score
+        end[window, place(made, window, 5)] = score
+    spans = qa.decode_spans(made, start, end).n_best(0)
+    assert [(span.text, span.score) for span in spans if span.score > 0] == [("closed in", 6.0)]
+    assert len({span[:3] for span in spans}) == len(spans)
+
+
+def test_tokens_of_one_character_give_one_span(tokenizers):
+    made = windows_of(tokenizers, "ab 😀 cd", name="roberta")
+    start, end = flat_logits(made, 0.0)
+    spans = qa.decode_spans(made, start, end).n_best(0)
+    assert len({(span.start_char, span.end_char) for span in spans}) == len(spans)
+    assert "😀" in {span.text for span in spans}
+    assert all(span.text == span.text.strip() != "" for span in spans)
+
+
+def test_the_null_score_is_the_lowest_of_a_questions_windows_and_the_threshold_decides(tokenizer):
+    rows = dataset([row(WORDS, "old?", None), row("the bridge", "old?", None)])
+    special, asked = tokenizer.num_special_tokens_to_add(pair=True), len(tokenizer("old?", add_special_tokens=False)["input_ids"])
+    made = qa.eval_features(rows, tokenizer, special + asked + 8, 6)
+    assert len(made) > 3
+    start, end = flat_logits(made)
+    each = np.arange(len(made))
+    start[each, made.cls] = end[each, made.cls] = 1.0 + each
+    last = len(made) - 1
+    start[0, made.first[0]] = end[0, made.first[0]] = 2.5
+    answers = qa.decode_spans(made, start, end, null_threshold=0.0)
+    assert answers.null_score.tolist() == [2.0, 2.0 + 2 * last]
+    assert answers.null_odds.tolist() == [2.0 - 5.0, 2.0 + 2 * last + 18.0]
+    word = answers.n_best(0)[0].text
+    assert answers.texts == [word, ""]
+    assert word
+    assert answers.texts_at(-3.0) == [word, ""]  # at the threshold the span still wins
+    assert answers.texts_at(-3.5) == ["", ""]
+    assert "" not in answers.texts_at(math.inf)
+    assert "" not in answers.texts_at(None)
+    assert answers.n_best(1)[0][:4] == ("", 0, 0, 2.0 + 2 * last)
+    assert sum(span.probability for span in answers.n_best(1)) == pytest.approx(1)
+
+
+def test_a_question_whose_windows_have_no_valid_span(tokenizers):
+    made = windows_of(tokenizers, WORDS)
+    start, end = flat_logits(made)
+    start[0, place(made, 0, 12)], end[0, place(made, 0, 0)] = 5, 5  # the end before the start
+    answers = qa.decode_spans(made, start, end, n_best=1)
+    assert answers.texts == answers.texts_at(math.inf) == [""]
+    assert answers.n_best(0) == []
+    assert answers.null_odds[0] == math.inf
+    decided = qa.decode_spans(made, start, end, n_best=1, null_threshold=1e9)
+    assert decided.texts == decided.texts_at(None) == [""]
+    assert decided.n_best(0) == [("", 0, 0, -18.0, 1.0)]
+    start, end = flat_logits(made)
+    start[0, place(made, 0, 0)], end[0, place(made, 0, 4)] = 5, 5  # five tokens
+    assert qa.decode_spans(made, start, end, n_best=1, max_answer_tokens=4).texts == [""]
+    assert qa.decode_spans(made, start, end, n_best=1, max_answer_tokens=5).texts == ["bridge old the was closed"]
+
+
+def test_large_logits_give_probabilities(tokenizers):
+    made = windows_of(tokenizers, WORDS)
+    start, end = flat_logits(made)
+    start[0, place(made, 0, 1)], end[0, place(made, 0, 1)] = 3e4, 3e4
+    best = qa.decode_spans(made, start, end, null_threshold=0.0).n_best(0)[0]
+    assert best[:3] == ("old", 7, 10)
+    assert best.probability == pytest.approx(1)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite(tokenizers, value):
+    made = windows_of(tokenizers, WORDS)
+    start, end = flat_logits(made)
+    end[0, 4] = value
+    with pytest.raises(CourseError, match=r"^some logits are not finite: the model has overflowed; train and predict in fp32 or bf16$"):
+        qa.decode_spans(made, start, end)
+
+
+def test_logits_that_do_not_belong_to_the_windows(tokenizers):
+    rows = dataset([row(WORDS, text="old"), row("the bridge", text="bridge")])
+    made = qa.eval_features(rows, tokenizers["bert"], 64, 8)
+    start, end = flat_logits(made)
+    start[1, made.length[1] :] = -100
+    qa.decode_spans(made, start, end)
+    cure = "predict on windows.inputs, all of it, in its order, padded by qa.collator"
+    with pytest.raises(CourseError, match=f"^there are logits for 1 windows, not 2: {cure}$"):
+        qa.decode_spans(made, start[:1], end[:1])
+    for short in (start[:, :-1], start[::-1], [start[0], start[1, :3]]):
+        with pytest.raises(CourseError, match=f"^some logits end before their window does: {cure}$"):
+            qa.decode_spans(made, short, end)
+    with pytest.raises(CourseError, match=r"^n_best 0 and max_answer_tokens 30 have to be at least 1$"):
+        qa.decode_spans(made, start, end, n_best=0)
+
+
+# a model
+
+
+def tiny_model(tokenizer, name: str):
+    """A question-answering model of two layers with random weights."""
+    spec = models.ENCODERS[name]
+    torch.manual_seed(0)
+    settings = spec.tiny | {k: v for k, v in spec.tiny_extra.items() if k != "first_position"}
+    if name != "xlnet":
+        settings["max_position_embeddings"] = 256
+    config = transformers.AutoConfig.for_model(
+        spec.model_type, vocab_size=len(tokenizer), initializer_range=0.5, pad_token_id=tokenizer.pad_token_id, **settings
+    )
+    return transformers.AutoModelForQuestionAnswering.from_config(config).float().eval()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_padding_on_the_right_does_not_change_a_windows_logits(tokenizers, name):
+    tokenizer, model = tokenizers[name], tiny_model(tokenizers[name], name)
+    trained = qa.train_features(dataset([*bundled("squad", "validation")[:4], row()]), tokenizer, 96, 32)
+    batch = [trained[i] for i in range(len(trained))]
+    with torch.no_grad():
+        together = model(**qa.collator(tokenizer)(batch))
+        assert torch.isfinite(together.loss)
+        for i, one in enumerate(batch):
+            alone = model(**qa.collator(tokenizer)([one]))
+            size = len(one["input_ids"])
+            torch.testing.assert_close(together.start_logits[i, :size], alone.start_logits[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(together.end_logits[i, :size], alone.end_logits[0], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_answer_gives_the_n_best_of_the_readers_own_paragraph(tokenizers, name):
+    tokenizer, model = tokenizers[name], tiny_model(tokenizers[name], name)
+    question, context = "When was the bridge closed?", bundled("squad", "train")[0]["context"] + " 😀 Zürich in 1987."
+    rows = [row(context, question, None)]
+    windows = library_windows(rows, tokenizer, 64, 24)
+    assert len(windows) > 2
+    start, end = [], []
+    with torch.no_grad():
+        for window in windows:
+            output = model(**{column: torch.tensor([values]) for column, values in window["inputs"].items()})
+            start.append(output.start_logits[0].numpy())
+            end.append(output.end_logits[0].numpy())
+    expected = spans_by_loops(rows, windows, start, end, 5, 30)[0]
+    spans = qa.answer(model, tokenizer, question, context, 64, 24, n_best=5)
+    assert [(span.start_char, span.end_char) for span in spans] == [(a, b) for _, a, b in expected["spans"]]
+    assert [span.score for span in spans] == pytest.approx([score for score, _, _ in expected["spans"]], abs=1e-3)
+    assert all(span.text == context[span.start_char : span.end_char] for span in spans)
+    with_null = qa.answer(model, tokenizer, question, context, 64, 24, n_best=5, null_threshold=0.0)
+    assert next(span for span in with_null if not span.text).score == pytest.approx(expected["null"], abs=1e-3)
+
+
+def test_answer_to_a_reader_who_left_something_out(tokenizers):
+    tokenizer, model = tokenizers["bert"], tiny_model(tokenizers["bert"], "bert")
+    for question, context, name in ((" ", "a bridge", "question"), ("why?", "\n", "context"), ("why?", None, "context")):
+        with pytest.raises(CourseError, match=f"^the {name} is empty: write something into it$"):
+            qa.answer(model, tokenizer, question, context)
+
+
+def test_answer_of_a_model_without_the_head(tokenizers):
+    config = transformers.AutoConfig.for_model("bert", vocab_size=len(tokenizers["bert"]), **models.ENCODERS["bert"].tiny)
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    message = "^BertForSequenceClassification has no start and end logits: load it with AutoModelForQuestionAnswering$"
+    with pytest.raises(CourseError, match=message):
+        qa.answer(model, tokenizers["bert"], "why?", "a bridge", 64, 8)

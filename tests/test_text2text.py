@@ -1,0 +1,449 @@
+"""What models are trained to say, generation and label log-likelihoods, on tiny random models against loops without padding."""
+
+import functools
+import json
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BertConfig,
+    DataCollatorForLanguageModeling,
+    DataCollatorForSeq2Seq,
+    EncoderDecoderConfig,
+    EncoderDecoderModel,
+    GPT2Config,
+    LlamaConfig,
+    PhiConfig,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
+
+from shared.runtime import CourseError
+from shared.text2text import (
+    IGNORED,
+    CompletionCollator,
+    _pad,
+    decode,
+    encode_completions,
+    encode_pairs,
+    encode_prompts,
+    generate,
+    label_log_likelihoods,
+)
+
+TEXTS = [
+    "The ferry to the island left late.",
+    "Two goats stopped the mail train for an hour, and the driver fed them his lunch.",
+    "Rain.",
+    "A baker in the old town sells bread by the metre; the queue is longer than the loaf.",
+    "Café prices rose again 😀 in Zürich.",
+    "The museum found a lost letter behind a radiator. It was addressed to nobody.",
+    "Snow closed the pass until Friday.",
+]
+BEFORE, AFTER = "Summarize the article.\nArticle: ", "\nSummary:"
+PROMPTS = [(BEFORE, text, AFTER) for text in TEXTS]
+COMPLETIONS = [" late ferry", " goats", " wet", " long bread", " dear coffee", " a letter", " snow"]
+
+
+@functools.cache
+def byte_level(template=None, pad="<pad>"):
+    """A small byte-level BPE: no special tokens in a text (Phi, SmolLM2), or those of a template (Llama, T5, BERT)."""
+    special = ["<pad>", "</s>", "<s>", "<cls>", "<sep>"]
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    core.train_from_iterator(
+        [*TEXTS, BEFORE, AFTER, *COMPLETIONS],
+        trainers.BpeTrainer(vocab_size=330, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+    )
+    steps = [processors.ByteLevel(trim_offsets=True)]  # as GPT-2's family has it: a token's offsets leave out its space
+    if template:
+        steps.append(processors.TemplateProcessing(single=template, special_tokens=[(name, special.index(name)) for name in special]))
+    core.post_processor = processors.Sequence(steps)
+    names = {"cls_token": "<cls>", "sep_token": "<sep>"} if template == "<cls> $A <sep>" else {"eos_token": "</s>", "bos_token": "<s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token=pad, **names)
+
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 128}
+WIDE = {"initializer_range": 0.4}  # random weights of which the best token is clearly the best
+
+
+@functools.cache
+def tiny(kind):
+    """(model, tokenizer): two layers of width 32 with random weights."""
+    torch.manual_seed(0)
+    template = {"llama": "<s> $A", "t5": "$A </s>", "bert2bert": "<cls> $A <sep>"}.get(kind)
+    tokenizer = byte_level(template, "</s>" if kind in ("phi", "gpt2") else "<pad>")  # phi-2's only padding is its EOS
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 1}
+    if kind == "t5":
+        config = T5Config(d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, decoder_start_token_id=0, initializer_factor=4.0, **ids)
+        return AutoModelForSeq2SeqLM.from_config(config).eval(), tokenizer
+    if kind == "bert2bert":
+        halves = BertConfig(vocab_size=len(tokenizer), **SIZES, **WIDE)
+        config = EncoderDecoderConfig.from_encoder_decoder_configs(halves, BertConfig(vocab_size=len(tokenizer), **SIZES, **WIDE))
+        config.decoder_start_token_id, config.pad_token_id = 3, 0
+        return EncoderDecoderModel(config).eval(), tokenizer
+    if kind == "gpt2":
+        config = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **ids, **WIDE)
+    else:
+        config = {"llama": LlamaConfig, "phi": PhiConfig}[kind](**SIZES, **ids, **WIDE)
+    return AutoModelForCausalLM.from_config(config).eval(), tokenizer
+
+
+DECODERS, ENCODER_DECODERS = ("llama", "phi", "gpt2"), ("t5", "bert2bert")
+
+
+# what a model is trained to say
+
+
+def test_pairs_have_the_prefix_their_own_labels_and_eos_at_both_ends():
+    tokenizer = byte_level("$A </s>")
+    rows, counts = encode_pairs(TEXTS, COMPLETIONS, tokenizer, 100, 30, prefix="summarize: ")
+    assert counts == {"cut_sources": 0, "cut_targets": 0} and set(rows.column_names) == {"input_ids", "attention_mask", "labels"}
+    for row, text, target in zip(rows, TEXTS, COMPLETIONS, strict=True):
+        assert tokenizer.decode(row["input_ids"]) == f"summarize: {text}</s>"
+        assert tokenizer.decode(row["labels"]) == f"{target}</s>"
+        assert row["attention_mask"] == [1] * len(row["input_ids"])
+
+
+def test_pairs_that_are_cut_keep_their_eos_and_are_counted_and_said(capsys):
+    tokenizer = byte_level("$A </s>")
+    lengths = [len(tokenizer("x: " + text)["input_ids"]) for text in TEXTS]
+    limit = sorted(lengths)[3]  # three are longer, one fits to the token
+    rows, counts = encode_pairs(TEXTS, COMPLETIONS, tokenizer, limit, 2, prefix="x: ")
+    assert counts["cut_sources"] == sum(length > limit for length in lengths) == 3
+    assert counts["cut_targets"] == sum(len(tokenizer(text)["input_ids"]) > 2 for text in COMPLETIONS) > 0
+    assert all(row["input_ids"][-1] == row["labels"][-1] == 1 for row in rows)
+    assert [len(ids) for ids in rows["input_ids"]] == [min(length, limit) for length in lengths]
+    said = capsys.readouterr().out
+    assert f"3 of 7 sources did not fit into {limit} tokens and lost their right end" in said
+    assert f"{counts['cut_targets']} of 7 targets did not fit into 2 tokens" in said
+
+
+def test_the_library_collator_pads_the_labels_of_pairs_with_the_ignored_label():
+    model, tokenizer = tiny("t5")
+    rows, _ = encode_pairs(TEXTS[:3], COMPLETIONS[:3], tokenizer, 60, 20)
+    batch = DataCollatorForSeq2Seq(tokenizer, model)(list(rows))
+    for labels, row in zip(batch["labels"].tolist(), rows, strict=True):
+        assert labels == row["labels"] + [IGNORED] * (len(labels) - len(row["labels"]))
+    assert decode(batch["labels"], tokenizer) == [text.strip() for text in COMPLETIONS[:3]]
+    assert torch.isfinite(model(**batch).loss)
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_the_prompt_is_never_in_the_loss_and_eos_always_is(kind):
+    model, tokenizer = tiny(kind)
+    rows, counts = encode_completions(PROMPTS, COMPLETIONS, tokenizer, 120)
+    assert counts == {"cut_documents": 0}
+    batch = CompletionCollator(tokenizer)(list(rows))
+    for row, ids, labels, mask in zip(range(len(TEXTS)), batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
+        prompt = tokenizer("".join(PROMPTS[row]))["input_ids"]
+        ending = [*tokenizer(COMPLETIONS[row], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        length = len(prompt) + len(ending)
+        assert ids[:length].tolist() == prompt + ending == rows[row]["input_ids"]
+        assert labels.tolist() == [IGNORED] * len(prompt) + ending + [IGNORED] * (len(labels) - length)
+        assert mask.tolist() == [1] * length + [0] * (len(mask) - length)
+    with torch.no_grad():
+        output = model(**batch)
+    losses = []
+    for row in rows:
+        with torch.no_grad():
+            logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        wanted = torch.tensor(row["labels"][1:])
+        losses.append(torch.nn.functional.cross_entropy(logits[wanted >= 0], wanted[wanted >= 0], reduction="none"))
+    assert output.loss.item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
+
+
+def test_the_collator_of_the_library_drops_an_eos_that_is_also_the_padding():
+    _, tokenizer = tiny("phi")
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    rows = list(encode_completions(PROMPTS[:2], COMPLETIONS[:2], tokenizer, 120)[0])
+    theirs = DataCollatorForLanguageModeling(tokenizer, mlm=False)([{"input_ids": row["input_ids"]} for row in rows])["labels"]
+    assert tokenizer.eos_token_id not in theirs
+    ours = CompletionCollator(tokenizer)(rows)["labels"]
+    assert (ours == tokenizer.eos_token_id).sum(1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("template", [None, "<s> $A"])
+def test_only_the_document_is_cut(template, capsys):
+    tokenizer = byte_level(template)
+    whole = [len(row["input_ids"]) for row in encode_completions(PROMPTS, COMPLETIONS, tokenizer, 1_000)[0]]
+    limit = sorted(whole)[3]
+    rows, counts = encode_completions(PROMPTS, COMPLETIONS, tokenizer, limit)
+    assert counts == {"cut_documents": 3} and f"3 of 7 documents did not fit into {limit} tokens" in capsys.readouterr().out
+    for row, length, (before, document, after), completion in zip(rows, whole, PROMPTS, COMPLETIONS, strict=True):
+        assert len(row["input_ids"]) == min(length, limit)
+        text = tokenizer.decode(row["input_ids"], skip_special_tokens=True)
+        assert text.startswith(before) and text.endswith(after + completion)
+        kept = text.removeprefix(before).removesuffix(after + completion)
+        assert kept == document if length <= limit else (kept.rstrip("\ufffd") and document.startswith(kept.rstrip("\ufffd")))
+        assert row["input_ids"].count(2) == (template is not None)  # BOS once
+        assert row["labels"].count(1) == 1
+
+
+def test_the_least_document_is_one_token_and_below_it_says_so():
+    tokenizer = byte_level()
+    prompt, completion = PROMPTS[1], COMPLETIONS[1]
+    around = len(tokenizer(BEFORE)["input_ids"]) + len(tokenizer(AFTER + completion)["input_ids"]) + 1
+    for limit in range(around - 4, around + 6):
+        try:
+            rows, _ = encode_completions([prompt], [completion], tokenizer, limit)
+        except CourseError as error:
+            assert "row 0: beside the instruction and the completion there is no room" in str(error)
+            missing = int(str(error).split("raise max_length by ")[1].split()[0])
+            text = tokenizer.decode(encode_completions([prompt], [completion], tokenizer, limit + missing)[0][0]["input_ids"])
+            assert 0 < len(text.removeprefix(BEFORE).removesuffix(AFTER + completion + "</s>")) < 12
+        else:
+            assert len(rows[0]["input_ids"]) == limit
+
+
+def test_prompts_for_generation_are_those_of_training_without_an_ending():
+    for template in (None, "<s> $A", "<s> $A </s>"):
+        tokenizer = byte_level(template)
+        rows, _ = encode_completions(PROMPTS, [" goats"] * 7, tokenizer, 40)
+        ending = len(tokenizer(" goats", add_special_tokens=False)["input_ids"]) + 1
+        prompts, cut = encode_prompts(PROMPTS, tokenizer, 40 - ending)
+        assert prompts == [ids[:-ending] for ids in rows["input_ids"]]
+        assert cut == sum(len(ids) == 40 - ending for ids in prompts) > 0
+        assert all(1 not in ids for ids in prompts)  # a template's EOS would say that the text is over
+
+
+def test_what_cannot_be_encoded_is_named():
+    tokenizer = byte_level()
+    with pytest.raises(CourseError, match=r"source 1 is empty: drop the row, or give it a text"):
+        encode_pairs(["a", " "], ["b", "c"], tokenizer, 9, 9)
+    with pytest.raises(CourseError, match=r"target 0 is empty"):
+        encode_pairs(["a"], [None], tokenizer, 9, 9)
+    with pytest.raises(CourseError, match=r"1 targets for 2 rows: give one a row"):
+        encode_pairs(["a", "b"], ["c"], tokenizer, 9, 9)
+    with pytest.raises(CourseError, match=r"document 1 is empty"):
+        encode_completions([("a", "b", "c"), ("a", "", "c")], [" d", " e"], tokenizer, 99)
+    with pytest.raises(CourseError, match=r"completion 0 is empty"):
+        encode_completions([("a", "b", "c")], [""], tokenizer, 99)
+    with pytest.raises(CourseError, match=r"1 completions for 2 rows"):
+        encode_completions([("a", "b", "c")] * 2, [" d"], tokenizer, 99)
+    for encode in (encode_pairs, encode_completions):
+        with pytest.raises(CourseError, match=r"nothing to encode"):
+            encode([], [], tokenizer, *[9] * (2 if encode is encode_pairs else 1))
+    with pytest.raises(CourseError, match=r"no EOS token, so the model could not learn to stop"):
+        encode_completions([("a", "b", "c")], [" d"], byte_level("<cls> $A <sep>"), 99)
+
+
+# generation
+
+
+def one_by_one(kind, sources, new_tokens, **arguments):
+    """The oracle: every source alone, nothing padded; (texts, whether EOS came, token ids)."""
+    model, tokenizer = tiny(kind)
+    eos = arguments.pop("eos_token_id", tokenizer.eos_token_id or tokenizer.sep_token_id)
+    new = []
+    for source in sources:
+        ids = torch.tensor([source if isinstance(source, list) else tokenizer(source)["input_ids"]])
+        options = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": eos, "pad_token_id": 0} | arguments
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0].tolist()
+        new.append(output[1:] if kind in ENCODER_DECODERS else output[ids.shape[1] :])
+    return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in new], [eos in row for row in new], new
+
+
+@pytest.mark.parametrize("arguments", [{}, {"num_beams": 3, "length_penalty": 0.6}], ids=["greedy", "beams"])
+@pytest.mark.parametrize("kind", [*DECODERS, *ENCODER_DECODERS])
+def test_batched_generation_equals_one_by_one(kind, arguments):
+    model, tokenizer = tiny(kind)
+    found = generate(model, tokenizer, TEXTS, max_new_tokens=8, batch_size=3, **arguments)
+    texts, stopped, _ = one_by_one(kind, TEXTS, 8, **arguments)
+    assert found.texts == texts and found.stopped.tolist() == stopped
+    assert len(set(texts)) > 1
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_every_source_stops_by_itself_and_is_told_so(kind):
+    """Tokens that come in the middle are made the EOS: some sources meet it, early or late, others run to the limit."""
+    model, tokenizer = tiny(kind)
+    _, _, free = one_by_one(kind, TEXTS, 6, eos_token_id=1)
+    told = []
+    for eos in (free[0][1], free[1][2], free[2][4]):
+        found = generate(model, tokenizer, TEXTS, max_new_tokens=6, batch_size=4, eos_token_id=eos)
+        texts, stopped, _ = one_by_one(kind, TEXTS, 6, eos_token_id=eos)
+        assert found.texts == texts and found.stopped.tolist() == stopped
+        told += stopped
+    assert set(told) == {True, False}
+
+
+def test_generation_changes_neither_the_tokenizer_nor_the_models_mode(tmp_path, monkeypatch):
+    model, tokenizer = tiny("llama")
+    monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "progress"))
+    monkeypatch.setattr(tokenizer, "padding_side", "right")
+    model.train()
+    generate(model, tokenizer, TEXTS, max_new_tokens=2, batch_size=3)
+    assert model.training and tokenizer.padding_side == "right"
+    with pytest.raises(ValueError, match="no_such_argument"):
+        generate(model, tokenizer, TEXTS, max_new_tokens=2, no_such_argument=1)
+    assert model.training
+    model.eval()
+    events = [json.loads(line) for line in (tmp_path / "progress").read_text().splitlines()]
+    assert events == [{"step": 3, "of": 7}, {"step": 6, "of": 7}, {"step": 7, "of": 7}]
+
+
+def test_the_models_own_generation_settings_do_not_sneak_in(monkeypatch):
+    model, tokenizer = tiny("llama")
+    expected = generate(model, tokenizer, TEXTS, max_new_tokens=4).texts
+    monkeypatch.setattr(model.generation_config, "do_sample", True)
+    monkeypatch.setattr(model.generation_config, "num_beams", 4)
+    monkeypatch.setattr(model.config, "use_cache", False)  # as gradient checkpointing leaves it
+    assert generate(model, tokenizer, TEXTS, max_new_tokens=4).texts == expected
+
+
+def test_generation_takes_nothing_texts_and_token_ids():
+    model, tokenizer = tiny("llama")
+    nothing = generate(model, tokenizer, [], max_new_tokens=4)
+    assert nothing.texts == [] and nothing.stopped.shape == (0,)
+    prompts, _ = encode_prompts(PROMPTS, tokenizer, 30)
+    found = generate(model, tokenizer, prompts, max_new_tokens=4, batch_size=2)
+    assert found.texts == one_by_one("llama", prompts, 4)[0]
+    assert not any(BEFORE.strip() in text for text in found.texts)  # the prompt is not decoded
+
+
+def test_a_long_source_of_an_encoder_decoder_is_cut_and_said(capsys):
+    model, tokenizer = tiny("t5")
+    found = generate(model, tokenizer, TEXTS, max_new_tokens=4, max_source=9)
+    cut = [tokenizer(text, truncation=True, max_length=9)["input_ids"] for text in TEXTS]
+    assert found.texts == one_by_one("t5", cut, 4)[0]
+    longer = sum(len(tokenizer(text)["input_ids"]) > 9 for text in TEXTS)
+    assert f"{longer} of 7 sources did not fit into 9 tokens" in capsys.readouterr().out
+
+
+def test_generation_says_what_is_wrong():
+    model, tokenizer = tiny("llama")
+    with pytest.raises(CourseError, match=r"source 1 is empty: drop the row"):
+        generate(model, tokenizer, ["a", " "], max_new_tokens=2)
+    with pytest.raises(CourseError, match=r"source 0 is empty"):
+        generate(model, tokenizer, [[]], max_new_tokens=2)
+    with pytest.raises(CourseError, match=r"mixed: generate from them in two calls"):
+        generate(model, tokenizer, ["a", [3]], max_new_tokens=2)
+    with pytest.raises(CourseError, match=r"cut its document by encode_prompts"):
+        generate(model, tokenizer, ["a"], max_new_tokens=2, max_source=9)
+    with pytest.raises(CourseError, match=r"source 1 needs 135 tokens and the model has 128: cut its document"):
+        generate(model, tokenizer, [[5], [5] * 125], max_new_tokens=10)
+    with pytest.raises(CourseError, match=r"source 0 needs 200 tokens and the model has 128: set max_source"):
+        generate(*tiny("bert2bert"), [[5] * 200], max_new_tokens=10)
+    nameless = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer)
+    with pytest.raises(CourseError, match=r"nothing could stop: pass eos_token_id"):
+        generate(tiny("bert2bert")[0], nameless, ["a"], max_new_tokens=2)
+
+
+def test_decode_survives_the_ignored_label():
+    _, tokenizer = tiny("t5")
+    rows = [[*tokenizer(" wet goats")["input_ids"], 0, 0], [IGNORED] * 3]
+    for ids in (rows, np.array([rows[0], [IGNORED] * len(rows[0])]), torch.tensor([rows[0]])):
+        assert decode(ids, tokenizer)[0] == "wet goats"
+    assert decode(rows, tokenizer)[1] == "" and decode([], tokenizer) == []
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_padding_on_either_side_leaves_the_logits_of_real_tokens_as_they_are(kind, side):
+    model, tokenizer = tiny(kind)
+    rows = [tokenizer(text)["input_ids"] for text in TEXTS]
+    ids, mask = _pad(rows, 0, side)
+    with torch.no_grad():
+        padded = model(input_ids=ids, attention_mask=mask, position_ids=(mask.cumsum(-1) - 1).clamp(min=0)).logits
+        for row, tokens in enumerate(rows):
+            alone = model(torch.tensor([tokens])).logits[0]
+            torch.testing.assert_close(padded[row][mask[row].bool()], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_learns_to_stop_where_eos_is_in_the_loss_and_not_where_it_is_dropped():
+    _, tokenizer = tiny("phi")
+    rows, _ = encode_completions(PROMPTS[:3], COMPLETIONS[:3], tokenizer, 120)
+    prompts, _ = encode_prompts(PROMPTS[:3], tokenizer, 110)
+    batch, results = CompletionCollator(tokenizer)(list(rows)), {}
+    for name, labels in (
+        ("kept", batch["labels"]),
+        ("dropped", batch["labels"].masked_fill(batch["labels"] == tokenizer.pad_token_id, IGNORED)),
+    ):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(PhiConfig(**SIZES, vocab_size=len(tokenizer), pad_token_id=1, eos_token_id=1))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        for _ in range(40):
+            model(**batch | {"labels": labels}).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        results[name] = generate(model, tokenizer, prompts, max_new_tokens=12)
+    assert results["kept"].texts == [text.strip() for text in COMPLETIONS[:3]] and results["kept"].stopped.all()
+    assert not results["dropped"].stopped.any()
+    assert all(text.startswith(wanted.strip()) for text, wanted in zip(results["dropped"].texts, COMPLETIONS, strict=False))
+
+
+# label log-likelihoods
+
+
+@functools.cache
+def brute_force(kind, prompts, labels, add_special_tokens=True):
+    """Every prompt with every label alone, token by token, as lm-evaluation-harness defines the boundary."""
+    model, tokenizer = tiny(kind)
+    table = np.zeros((len(prompts), len(labels)))
+    for i, prompt in enumerate(prompts):
+        for j, label in enumerate(labels):
+            spaces = len(prompt) - len(prompt.rstrip())
+            context, ending = (prompt[:-spaces], prompt[-spaces:] + label) if spaces else (prompt, label)
+            whole = tokenizer(context + ending, add_special_tokens=add_special_tokens)["input_ids"]
+            before = tokenizer(context, add_special_tokens=add_special_tokens)["input_ids"]
+            said = whole[len(before) :]
+            for place, token in enumerate(said):
+                with torch.no_grad():
+                    logits = model(torch.tensor([before + said[:place]])).logits[0, -1].double()
+                table[i, j] += logits.log_softmax(-1)[token].item()
+    return table
+
+
+LABELS = (" late", " long goats", " a letter behind the old town", "é")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("kind", DECODERS)
+def test_label_log_likelihoods_equal_brute_force(kind, batch_size):
+    model, tokenizer = tiny(kind)
+    prompts = (*TEXTS, "The queue is ", "Answer:\n")  # white space at the end moves to the label
+    found = label_log_likelihoods(model, tokenizer, prompts, LABELS, batch_size)
+    assert found.shape == (9, 4) and found.dtype == np.float64 and (found < 0).all()
+    np.testing.assert_allclose(found, brute_force(kind, prompts, LABELS), rtol=1e-3, atol=1e-3)
+
+
+def test_the_opening_tokens_may_be_left_out():
+    model, tokenizer = tiny("llama")
+    found = label_log_likelihoods(model, tokenizer, TEXTS, LABELS, add_special_tokens=False)
+    np.testing.assert_allclose(found, brute_force("llama", tuple(TEXTS), LABELS, add_special_tokens=False), rtol=1e-3, atol=1e-3)
+    assert np.abs(found - label_log_likelihoods(model, tokenizer, TEXTS, LABELS)).max() > 0.1
+
+
+def test_labels_of_one_token_share_one_pass_per_prompt(monkeypatch):
+    model, tokenizer = tiny("llama")
+    labels = [tokenizer.decode([token]) for token in (70, 71, 72)]
+    assert all(len(tokenizer("x" + label, add_special_tokens=False)["input_ids"]) == 2 for label in labels)
+    passes, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: passes.append(len(inputs["input_ids"])) or forward(**inputs))
+    label_log_likelihoods(model, tokenizer, ["x", "y x"], labels)
+    assert passes == [2]
+    assert label_log_likelihoods(model, tokenizer, [], labels).shape == (0, 3)
+
+
+def test_log_likelihoods_say_what_is_wrong():
+    model, tokenizer = tiny("phi")
+    with pytest.raises(CourseError, match=r"prompt 1 is empty"):
+        label_log_likelihoods(model, tokenizer, ["a", "  "], [" b"])
+    with pytest.raises(CourseError, match=r"label 0 is empty"):
+        label_log_likelihoods(model, tokenizer, ["a"], [""])
+    with pytest.raises(CourseError, match=r"and the model has 128"):
+        label_log_likelihoods(model, tokenizer, ["a", "long " * 200], [" b"])
+    with pytest.raises(CourseError, match=r"is an encoder-decoder: let it generate the label"):
+        label_log_likelihoods(*tiny("t5"), ["a"], [" b"])
+    words = " ".join(TEXTS).split()
+    tokens = {part: len(tokenizer(part)["input_ids"]) for word in words for part in (word[:end] for end in range(1, len(word) + 1))}
+    begun, label = next((word[:end], word[end:]) for word in words for end in range(1, len(word)) if tokens[word] <= tokens[word[:end]])
+    with pytest.raises(CourseError, match=rf"the label '{label}' melts into the prompt's last token: begin it with a space"):
+        label_log_likelihoods(model, tokenizer, [begun], [label])
