@@ -19,6 +19,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from shared import data, metrics, models, runtime, training
+from tests import bench_qa
 
 NAMES = ["World", "Sports", "Business", "Sci/Tech"]
 BATCH, LIMIT, RATE = 32, 128, 2e-4
@@ -165,6 +166,14 @@ def main() -> int:
     results = [verdict(f"training, examples per second against the common recipe: {ratio:.2f} x (target 6)", ratio >= 6)]
     cost = tokenising_cost(*(1_000, 1) if options.quick else ())
     results.append(verdict(f"tokenising through datasets.map against a bare call: {cost:.2f} x the time (target 1.3)", cost <= 1.3))
+    ratios = bench_qa.compare(*(200,) if options.quick else ())
+    results += [
+        verdict(f"question-answering features against the bare tokenizer call: {ratios['features']:.2f} x the time (target 1.25)",
+                ratios["features"] <= 1.25),
+        verdict(f"the usual loop for the same features: {ratios['usual features']:.1f} x ours (target 3)", ratios["usual features"] >= 3),
+        verdict(f"span decoding, the usual loops with n_best 20: {ratios['decoding']:.1f} x ours, same answers (target 20)",
+                ratios["decoding"] >= 20),
+    ]
     if options.accuracy:
         common, ours, ratio = accuracies(rows=4_000, epochs=1)
         text = (f"test accuracy: common recipe {common:.4f}, the course's {ours:.4f}, same rows and steps, {ratio:.2f} x the speed "

@@ -1,0 +1,182 @@
+"""What a fine-tuning run needs, from a configuration alone: parameters, FLOPs and memory. No weight is ever stored.
+
+The model is built and run once, forward and loss, with fake tensors: they have shapes and types but no storage. What
+autograd would keep for the backward pass is then counted instead of estimated, and so are the FLOPs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from shared.runtime import CourseError, unknown
+
+GIB = 2**30
+HEADS = {
+    "classes": AutoModelForSequenceClassification,
+    "spans": AutoModelForQuestionAnswering,
+    "text": AutoModelForSeq2SeqLM,
+    "next token": AutoModelForCausalLM,
+}
+# NF4 in blocks of 64 with 8-bit block constants in blocks of 256: Dettmers et al. 2023 (arXiv 2305.14314), section 3
+NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+PRECISIONS = ("fp32", "mixed", "half")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters (numbers), FLOPs of one training example, and bytes of one training step at its peak.
+
+    weights: as stored. gradients, optimizer: of what is trained. activations: what autograd keeps for the backward pass of
+    one batch, the half-precision copies of the weights that autocast makes included. What a kernel needs for a moment,
+    the allocator's fragments and the CUDA context (roughly half a GiB) come on top.
+    """
+
+    parameters: int
+    trainable: int
+    flops: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def count_parameters(config: PreTrainedConfig, head: str) -> int:
+    """The exact number of parameters, tied ones counted once."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in _architecture(head).from_config(config).parameters())
+
+
+def training_cost(
+    config: PreTrainedConfig,
+    head: str,
+    *,
+    batch: int = 8,
+    length: int = 512,
+    target_length: int | None = None,
+    precision: str = "fp32",
+    adapt: Callable[[PreTrainedModel], PreTrainedModel] | None = None,
+    four_bit: bool = False,
+    optimizer_bytes: float = 8,
+    attention: str | None = None,
+) -> Cost:
+    """The cost of training a model of this configuration.
+
+    Args:
+        head: "classes", "spans", "text" (encoder–decoder) or "next token".
+        batch, length, target_length: rows, tokens of each (of the source for "text"), and of the target (default: length / 4).
+        precision: "fp32"; "mixed", fp32 weights under 16-bit autocast; "half", frozen weights in 16 bits under autocast, as
+            adapters are trained.
+        adapt: makes the model a partly trained one, for example `lambda model: get_peft_model(model, lora_config)`.
+        four_bit: the frozen linear layers are stored in NF4 with double quantisation (QLoRA); the arithmetic stays 16-bit.
+        optimizer_bytes: per trained parameter; 8 for AdamW in fp32, 2 for its 8-bit version.
+        attention: "sdpa" or "eager", which also keeps the attention probabilities; None: the library's choice.
+
+    Raises CourseError for an unknown head or precision.
+    """
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, list(PRECISIONS))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        extra = {"attn_implementation": attention} if attention else {}
+        model = _architecture(head).from_config(config, dtype=torch.float32, **extra)
+        if adapt:
+            model = adapt(model)
+        _set_types(model, precision)
+        model.train()
+        inputs = _inputs(head, config, batch, length, target_length or max(1, length // 4))
+        with _saved_bytes(model) as saved, FlopCounterMode(display=False) as flops, _autocast(precision):
+            model(**inputs)
+    return _summed(model, saved[0], 3 * flops.get_total_flops() // batch, four_bit, optimizer_bytes)
+
+
+def _architecture(head: str) -> type:
+    if head not in HEADS:
+        raise unknown("head", head, list(HEADS))
+    return HEADS[head]
+
+
+def _set_types(model: PreTrainedModel, precision: str) -> None:
+    """With "half" what is frozen gets 16 bits; what is trained keeps 32."""
+    if precision != "half":
+        return
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    if not frozen:
+        raise CourseError("precision 'half' is for frozen weights and nothing is frozen: pass adapt, or use 'mixed'")
+    for parameter in frozen:
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def _inputs(head: str, config: PreTrainedConfig, batch: int, length: int, target: int) -> dict[str, torch.Tensor]:
+    def ids(*shape: int) -> torch.Tensor:
+        return torch.zeros(shape, dtype=torch.long)
+
+    inputs = {"input_ids": ids(batch, length), "attention_mask": torch.ones(batch, length, dtype=torch.long)}
+    if head == "classes":
+        return inputs | {"labels": ids(batch)}
+    if head == "spans":
+        return inputs | {"start_positions": ids(batch), "end_positions": ids(batch)}
+    if head == "text":  # the decoder's input given, since not every configuration says which token it starts with
+        return inputs | {"decoder_input_ids": ids(batch, target), "labels": ids(batch, target)}
+    return inputs | {"labels": ids(batch, length)}
+
+
+def _autocast(precision: str) -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision != "fp32")
+
+
+@contextmanager
+def _saved_bytes(model: torch.nn.Module) -> Iterator[list[int]]:
+    """Counts the storages that autograd keeps, each once and without the parameters' own."""
+    counted, kept, total = {_key(t) for t in (*model.parameters(), *model.buffers())}, [], [0]
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if _key(tensor) not in counted:
+            counted.add(_key(tensor))
+            kept.append(tensor)  # alive, or another storage might get its address
+            total[0] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield total
+
+
+def _key(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage()._cdata
+
+
+def _summed(model: PreTrainedModel, activations: int, flops: int, four_bit: bool, optimizer_bytes: float) -> Cost:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    quantised = set()
+    if four_bit:
+        output = model.get_output_embeddings()
+        layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output]
+        quantised = {id(m.weight) for m in layers if not m.weight.requires_grad}
+    weights = sum(p.numel() * (NF4_BYTES if id(p) in quantised else p.element_size()) for p in model.parameters())
+    numbers = sum(p.numel() for p in trained)
+    return Cost(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=numbers,
+        flops=flops,
+        weights=round(weights),
+        gradients=sum(p.numel() * p.element_size() for p in trained),
+        optimizer=round(optimizer_bytes * numbers),
+        activations=activations,
+    )

@@ -1,0 +1,190 @@
+"""Encoder–decoder models by one call: from the Hub, from scratch, warm-started from an encoder, or tiny.
+
+Split off from `models`, which holds the encoders. Knows nothing of data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    EncoderDecoderModel,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from shared import models
+from shared.runtime import CourseError, hub_reachable, unknown
+
+
+@dataclass(frozen=True)
+class Seq2SeqSpec:
+    """An encoder–decoder of the model switch: its Hub id, its architecture, the sizes of its random twin, its prefix habit."""
+
+    hub_id: str  # "" for a model that exists only with random weights
+    model_type: str
+    sizes: dict[str, Any]
+    prefixes: bool = True  # T5 is told its task by a prefix, BART is not
+    special: tuple[str, ...] = field(default=("<pad>", "</s>", "<unk>"))  # in the order of their ids
+
+
+_T5_TINY = {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+_FLAN_TINY = _T5_TINY | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+_BART_TINY = {
+    "d_model": 64, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 128, "decoder_ffn_dim": 128,
+}
+SEQ2SEQ = {
+    "t5-small": Seq2SeqSpec("google-t5/t5-small", "t5", _T5_TINY),
+    "t5-base": Seq2SeqSpec("google-t5/t5-base", "t5", _T5_TINY),
+    "flan-t5-small": Seq2SeqSpec("google/flan-t5-small", "t5", _FLAN_TINY),
+    "flan-t5-base": Seq2SeqSpec("google/flan-t5-base", "t5", _FLAN_TINY),
+    "bart-base": Seq2SeqSpec("facebook/bart-base", "bart", _BART_TINY, prefixes=False, special=("<s>", "<pad>", "</s>", "<unk>")),
+    "t5-scratch": Seq2SeqSpec(
+        "", "t5", {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 4}
+    ),
+    "minilm2minilm": Seq2SeqSpec("", "encoder-decoder", {"decoder_layers": 3}),
+}
+
+
+def load_seq2seq(
+    name: str,
+    weights: str,
+    *,
+    tokenizer_texts: Iterable[str] = (),
+    vocabulary: int = models.TINY_VOCABULARY,
+    max_length: int = 512,
+    dropout: float | None = None,
+    seed: int = 0,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """An encoder–decoder, its tokenizer, and the `model` object of the results.
+
+    Args:
+        name: a key of SEQ2SEQ, or any encoder–decoder's Hub id (pre-trained only).
+        weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5 to be trained from
+            nothing. "minilm2minilm" is a MiniLM encoder and a decoder started from its lowest layers, with random
+            cross-attention (Rothe, Narayan, Severyn 2020, arXiv 1907.12461); with "random" its tiny twin.
+        tokenizer_texts, vocabulary: what a random T5's or BART's byte-level BPE is trained on, and its size.
+        max_length: positions of a random model that has a limit.
+        dropout: one probability for all layers; None keeps the model's own.
+
+    The weights are float32. Raises CourseError for an unknown name and for a model that can't be fetched.
+    """
+    torch.manual_seed(seed)
+    spec = SEQ2SEQ.get(name) or Seq2SeqSpec(name, "", {})
+    if name not in SEQ2SEQ and "/" not in name:
+        raise unknown("encoder–decoder", name, list(SEQ2SEQ))
+    if weights not in ("random", "pretrained"):
+        raise unknown("kind of weights", weights, ["random", "pretrained"])
+    if spec.model_type == "encoder-decoder":
+        model, tokenizer, card = _warm_started(weights, tokenizer_texts, max_length, spec.sizes["decoder_layers"], seed)
+    elif weights == "pretrained":
+        model, tokenizer, card = _pretrained(spec, name)
+    else:
+        if not spec.sizes:
+            raise CourseError(f"'{name}' has no random twin: choose weights=pretrained, or a model of {', '.join(SEQ2SEQ)}")
+        model, tokenizer = _random(spec, tokenizer_texts, vocabulary, max_length)
+        card = {"id": f"{name if name == 't5-scratch' else 'tiny ' + spec.model_type} (random weights)", "revision": f"seed-{seed}"}
+    set_dropout(model, dropout)
+    return model.eval(), tokenizer, card | models.count_parameters(model)
+
+
+def set_dropout(model: PreTrainedModel, dropout: float | None) -> None:
+    """Give every dropout layer, and the attention of architectures that keep it as a number, the same probability."""
+    if dropout is None:
+        return
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+        for name in ("dropout", "attention_dropout", "activation_dropout", "dropout_rate"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, dropout)
+
+
+# ---------------------------------------------------------------- pre-trained
+
+
+def _pretrained(spec: Seq2SeqSpec, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    if not spec.hub_id:
+        raise CourseError(f"{name} exists with random weights only: set weights=random")
+    local = {"local_files_only": not hub_reachable()}  # the cache may have what the Hub can't give
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(spec.hub_id, **local)
+        model = AutoModelForSeq2SeqLM.from_pretrained(spec.hub_id, dtype=torch.float32, **local)
+    except OSError as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
+        raise CourseError(f"cannot load {spec.hub_id}: check the connection or choose model=t5-scratch ({reason})") from None
+    return model, tokenizer, {"id": spec.hub_id, "revision": getattr(model.config, "_commit_hash", None) or "unknown"}
+
+
+# ---------------------------------------------------------------- random
+
+
+def _random(
+    spec: Seq2SeqSpec, texts: Iterable[str], vocabulary: int, max_length: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    tokenizer = byte_level_bpe(texts, vocabulary, spec.special)
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "unk_token_id": tokenizer.unk_token_id}
+    settings = spec.sizes | {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
+    if spec.model_type == "bart":
+        ids |= {"bos_token_id": tokenizer.bos_token_id, "forced_eos_token_id": None}
+        settings |= {"max_position_embeddings": max_length, "decoder_start_token_id": tokenizer.eos_token_id}
+    config = AutoConfig.for_model(spec.model_type, **ids, **settings)
+    return AutoModelForSeq2SeqLM.from_config(config).float(), tokenizer
+
+
+def byte_level_bpe(texts: Iterable[str], vocabulary: int, special: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """A byte-level BPE that ends every text with </s>, and begins it with <s> where that is one of the special tokens.
+
+    Trained in a few seconds on some thousand texts, and the same in every process, which the library's Unigram trainer
+    (T5's own kind) is not.
+    """
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+    from tokenizers import models as cores
+
+    texts = list(texts)
+    if not texts:
+        raise CourseError("a random model needs texts to train its tokenizer on: pass tokenizer_texts")
+    core = Tokenizer(cores.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(special), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    core.train_from_iterator(texts, trainer)
+    start = "<s> " if "<s>" in special else ""
+    core.post_processor = processors.TemplateProcessing(
+        single=f"{start}$A </s>", special_tokens=[(token, special.index(token)) for token in ("<s>", "</s>") if token in special]
+    )
+    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"} | ({"bos_token": "<s>"} if start else {})
+    return PreTrainedTokenizerFast(tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names)
+
+
+# ---------------------------------------------------------------- warm-started
+
+
+def _warm_started(
+    weights: str, texts: Iterable[str], max_length: int, layers: int, seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    """A MiniLM encoder, and a decoder of its embeddings and lowest layers with cross-attention that knows nothing yet."""
+    source, tokenizer, card = models.load_encoder("minilm", weights, ["none"], tokenizer_texts=texts, max_length=max_length, seed=seed)
+    encoder = source.base_model
+    settings = encoder.config.to_dict() | {"is_decoder": True, "add_cross_attention": True}
+    settings["num_hidden_layers"] = min(layers, encoder.config.num_hidden_layers)
+    from transformers import BertConfig, BertLMHeadModel
+
+    decoder = BertLMHeadModel(BertConfig(**{k: v for k, v in settings.items() if k not in ("model_type", "architectures")}))
+    decoder.bert.load_state_dict(encoder.state_dict(), strict=False)  # the upper layers stay behind, cross-attention is new
+    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    start, end, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
+    model.config.decoder_start_token_id, model.config.eos_token_id, model.config.pad_token_id = start, end, pad
+    model.generation_config = GenerationConfig(decoder_start_token_id=start, eos_token_id=end, pad_token_id=pad)
+    return model, tokenizer, card | {"id": f"{card['id']}, warm-started on both sides"}

@@ -1,0 +1,134 @@
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    DistilBertConfig,
+    GPT2Config,
+    LlamaConfig,
+    PhiConfig,
+    RobertaConfig,
+    T5Config,
+)
+
+from shared import cost
+from shared.cost import count_parameters, training_cost
+from shared.runtime import CourseError
+
+SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 500}
+BERT = BertConfig(**SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+LLAMA = LlamaConfig(**SMALL, num_key_value_heads=1)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# The published sizes, from configurations that are written down here: base models as their Hub files describe them.
+@pytest.mark.parametrize(
+    ("config", "head", "parameters"),
+    [
+        (BertConfig(num_labels=4), "classes", 109_485_316),
+        (BertConfig(), "spans", 108_893_186),
+        (DistilBertConfig(vocab_size=28_996), "classes", 65_783_042),
+        (RobertaConfig(vocab_size=50_265, max_position_embeddings=514, type_vocab_size=1), "classes", 124_647_170),
+        (T5Config(d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8, vocab_size=32_128), "text", 60_506_624),
+        (GPT2Config(), "next token", 124_439_808),
+        (PhiConfig(vocab_size=51_200, hidden_size=2560, intermediate_size=10_240, num_hidden_layers=32, num_attention_heads=32),
+         "next token", 2_779_683_840),
+    ],
+    ids=["bert", "bert-qa", "distilbert-cased", "roberta", "t5-small", "gpt2", "phi-2"],
+)
+def test_parameters_are_the_published_ones(config, head, parameters):
+    assert count_parameters(config, head) == parameters
+
+
+@pytest.mark.parametrize(
+    ("config", "head"),
+    [(BERT, "classes"), (BERT, "spans"), (LLAMA, "next token"),
+     (T5Config(d_model=64, d_kv=32, d_ff=128, num_layers=2, num_heads=2, vocab_size=300), "text"),
+     (BartConfig(vocab_size=300, d_model=64, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=2,
+                 encoder_ffn_dim=128, decoder_ffn_dim=128), "text")],
+    ids=["bert", "bert-qa", "llama", "t5", "bart"],
+)
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+def test_activations_are_what_a_real_step_keeps(config, head, precision):
+    found = training_cost(config, head, batch=4, length=40, target_length=12, precision=precision)
+    model = cost.HEADS[head].from_config(config).train()
+    inputs = cost._inputs(head, config, 4, 40, 12)
+    with cost._saved_bytes(model) as saved, cost._autocast(precision):
+        model(**inputs)
+    assert found.activations == pytest.approx(saved[0], rel=0.1)
+    assert found.parameters == found.trainable == sum(p.numel() for p in model.parameters())
+    assert (found.weights, found.gradients, found.optimizer) == tuple(found.parameters * b for b in (4, 4, 8))
+    assert found.total == found.weights + found.gradients + found.optimizer + found.activations
+
+
+def test_flops_are_six_per_weight_and_token_plus_attention():
+    length, layers, width, inner = 32, 2, 64, 128
+    found = training_cost(BERT, "classes", batch=4, length=length, attention="eager")
+    weights = layers * (4 * width**2 + 2 * width * inner)
+    once = 2 * width**2 + 2 * 2 * width  # pooler and classifier see one token
+    assert found.flops == 3 * (2 * length * weights + layers * 2 * 2 * length**2 * width + once)
+
+
+def test_flops_and_activations_grow_with_length_and_batch():
+    one, two, longer = (training_cost(BERT, "classes", batch=b, length=n) for b, n in ((4, 32), (8, 32), (4, 64)))
+    assert two.flops == one.flops < longer.flops / 2 + one.flops
+    assert 1.9 < two.activations / one.activations < 2.1
+    assert longer.activations > 1.9 * one.activations
+
+
+def frozen_but_the_head(model):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(("classifier", "lm_head")))
+    return model
+
+
+def test_frozen_weights_need_neither_gradients_nor_moments():
+    whole, part = (training_cost(BERT, "classes", batch=4, length=32, adapt=adapt) for adapt in (None, frozen_but_the_head))
+    assert part.trainable == 64 * 2 + 2 < whole.trainable == part.parameters
+    assert (part.gradients, part.optimizer) == (4 * part.trainable, 8 * part.trainable)
+    assert part.activations < 0.2 * whole.activations
+    assert part.weights == whole.weights
+
+
+def test_half_stores_what_is_frozen_in_two_bytes_and_four_bits_only_the_linear_layers():
+    config = LlamaConfig(**SMALL, num_key_value_heads=1, tie_word_embeddings=False)
+    half = training_cost(config, "next token", batch=2, length=16, precision="half", adapt=frozen_but_the_head)
+    assert half.weights == 2 * (half.parameters - half.trainable) + 4 * half.trainable
+    nf4 = training_cost(config, "next token", batch=2, length=16, precision="half", adapt=frozen_but_the_head, four_bit=True)
+    model = AutoModelForCausalLM.from_config(config)
+    linear = sum(m.weight.numel() for m in model.model.modules() if isinstance(m, torch.nn.Linear))
+    assert half.weights - nf4.weights == pytest.approx(linear * (2 - cost.NF4_BYTES), abs=1)
+    assert pytest.approx(4.127, abs=0.001) == 8 * cost.NF4_BYTES  # bits a weight, as the QLoRA paper has it
+    assert nf4.activations == half.activations
+
+
+def test_an_8_bit_optimizer_needs_a_quarter():
+    assert training_cost(BERT, "classes", batch=1, length=8, optimizer_bytes=2).optimizer == 2 * count_parameters(BERT, "classes")
+
+
+def test_nothing_is_left_fake_or_stored():
+    training_cost(BERT, "classes", batch=1, length=8)
+    model = AutoModelForSequenceClassification.from_config(BERT)
+    assert type(next(model.parameters()).data) is torch.Tensor and next(model.parameters()).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head": "class"}, r"^unknown head 'class': did you mean 'classes'\?"),
+        ({"head": "classes", "precision": "fp8"}, r"^unknown precision 'fp8'"),
+        ({"head": "classes", "precision": "half"}, r"^precision 'half' is for frozen weights and nothing is frozen: pass adapt"),
+    ],
+)
+def test_what_cannot_be_counted_says_why(options, message):
+    with pytest.raises(CourseError, match=message):
+        training_cost(BERT, **options)

@@ -1,0 +1,131 @@
+import pytest
+import torch
+from transformers import DataCollatorForSeq2Seq
+
+from shared import data, models, seq2seq, text2text
+from shared.runtime import CourseError
+from shared.seq2seq import SEQ2SEQ, load_seq2seq
+
+TEXTS = list(dict.fromkeys(data.bundled_split("squad", "train")["context"]))
+every_name = pytest.mark.parametrize("name", list(SEQ2SEQ))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(name, **options):
+    return load_seq2seq(name, "random", **({"tokenizer_texts": TEXTS, "max_length": 64} | options))
+
+
+def batch_of(model, tokenizer, rows=3):
+    encoded, _ = text2text.encode_pairs(TEXTS[:rows], [text[:40] for text in TEXTS[:rows]], tokenizer, 48, 24)
+    return DataCollatorForSeq2Seq(tokenizer, model=model)([encoded[i] for i in range(rows)])
+
+
+@every_name
+def test_a_random_model_learns_a_batch_and_generates(name):
+    model, tokenizer, card = load(name, dropout=0.0)
+    assert card["parameters"] == card["trainable"] == model.num_parameters() == sum(p.numel() for p in model.parameters())
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    batch, optimizer = batch_of(model, tokenizer), torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(6):
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.9 * losses[0]
+    generated = text2text.generate(model, tokenizer, TEXTS[:2], max_new_tokens=5, max_source=48)
+    assert len(generated.texts) == 2
+
+
+@every_name
+def test_seed_and_dropout_are_as_asked(name):
+    first, again, other = (load(name, seed=seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not all(torch.equal(first[key], other[key]) for key in first)
+    model, tokenizer, _ = load(name, dropout=0.0)
+    batch = batch_of(model, tokenizer)
+    model.train()
+    with torch.no_grad():
+        assert model(**batch).loss.item() == model(**batch).loss.item()  # nothing is left that draws
+    model, tokenizer, _ = load(name, dropout=0.5)
+    model.train()
+    with torch.no_grad():
+        assert model(**batch).loss.item() != model(**batch).loss.item()
+
+
+def test_t5s_tokenizer_ends_every_text_and_says_any_text_again():
+    _, tokenizer, _ = load("t5-small")
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    for text in ("The bridge of Ålborg.", "naïve 😀  two blanks", "x"):
+        ids = tokenizer(text)["input_ids"]
+        assert ids[-1] == 1 and tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_barts_tokenizer_frames_every_text():
+    model, tokenizer, _ = load("bart-base")
+    ids = tokenizer("a text")["input_ids"]
+    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 2)
+    assert model.config.decoder_start_token_id == 2
+
+
+def test_the_vocabulary_has_the_size_asked_for():
+    model, tokenizer, _ = load("t5-scratch", vocabulary=900)
+    assert len(tokenizer) == model.config.vocab_size == 900
+
+
+def test_the_warm_started_decoder_begins_with_the_encoders_weights_and_new_cross_attention():
+    model, tokenizer, _ = load("minilm2minilm")
+    encoder, decoder = model.encoder.state_dict(), model.decoder.bert.state_dict()
+    new = [key for key in decoder if key not in encoder]
+    assert new and all("crossattention" in key for key in new)
+    assert all(torch.equal(encoder[key], decoder[key]) for key in decoder if key in encoder)
+    assert model.config.decoder_start_token_id == tokenizer.cls_token_id
+    assert model.generation_config.eos_token_id == tokenizer.sep_token_id
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "options", "message"),
+    [
+        ("t5-smal", "random", {}, r"^unknown encoder–decoder 't5-smal': did you mean 't5-small'\?"),
+        ("t5-small", "trained", {}, r"^unknown kind of weights 'trained'"),
+        ("someone/a-t5", "random", {}, r"^'someone/a-t5' has no random twin: choose weights=pretrained"),
+        ("t5-scratch", "pretrained", {}, r"^t5-scratch exists with random weights only: set weights=random$"),
+        ("t5-small", "random", {"tokenizer_texts": []}, r"^a random model needs texts to train its tokenizer on"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(name, weights, options, message):
+    with pytest.raises(CourseError, match=message):
+        load_seq2seq(name, weights, **({"tokenizer_texts": TEXTS} | options))
+
+
+def test_a_model_that_the_hub_cannot_give_names_the_way_out(monkeypatch):
+    asked = []
+
+    def refuse(place, **kwargs):
+        asked.append((place, kwargs))
+        raise OSError("not here")
+
+    monkeypatch.setattr(seq2seq.AutoTokenizer, "from_pretrained", refuse)
+    monkeypatch.setattr(seq2seq, "hub_reachable", lambda: False)
+    message = r"^cannot load google-t5/t5-small: check the connection or choose model=t5-scratch \(not here\)$"
+    with pytest.raises(CourseError, match=message):
+        load_seq2seq("t5-small", "pretrained")
+    assert asked == [("google-t5/t5-small", {"local_files_only": True})]
+
+
+def test_pretrained_weights_are_loaded_in_float32(monkeypatch, tmp_path):
+    source, tokenizer, _ = load("t5-small")
+    models.save(source.to(torch.bfloat16), tokenizer, tmp_path)
+    monkeypatch.setitem(SEQ2SEQ, "t5-small", seq2seq.Seq2SeqSpec(str(tmp_path), "t5", {}))
+    monkeypatch.setattr(seq2seq, "hub_reachable", lambda: False)
+    model, _, card = load_seq2seq("t5-small", "pretrained")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert card["id"] == str(tmp_path)
