@@ -200,3 +200,30 @@ def test_widget_state_is_removed():
 def test_unknown_lesson_is_a_course_error():
     with pytest.raises(CourseError, match="did you mean 'task-1/ag-news'"):
         run.find_lessons(["task-1/agnews"])
+
+
+def test_cleaning_makes_plots_small_and_leaves_them_the_same_picture():
+    import base64
+    import io
+
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from PIL import Image
+
+    figure, axes = plt.subplots(dpi=80)
+    axes.imshow(np.random.default_rng(0).random((20, 20)), cmap="Blues")
+    raw = io.BytesIO()
+    figure.savefig(raw, format="png")
+    plt.close(figure)
+    image = base64.encodebytes(raw.getvalue()).decode()  # with line breaks, as some kernels send it
+    output = nbformat.v4.new_output("display_data", {"image/png": image, "application/vnd.jupyter.widget-view+json": {}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("plot", outputs=[output])], metadata={"widgets": {}})
+    cleaned = run.clean(notebook)
+    (shown,) = (out.data for cell in cleaned.cells for out in cell.outputs)
+    assert set(shown) == {"image/png"} and "widgets" not in cleaned.metadata
+    assert len(shown["image/png"]) < 0.7 * len(image)
+    before, after = (np.asarray(Image.open(io.BytesIO(base64.b64decode(i))).convert("RGB"), int) for i in (image, shown["image/png"]))
+    assert before.shape == after.shape
+    assert np.abs(before - after).mean() < 1
+    again = run.clean(cleaned).cells[0].outputs[0].data["image/png"]
+    assert len(again) <= len(shown["image/png"])
