@@ -55,13 +55,14 @@ def find_lessons(names: list[str]) -> list[Path]:
 class Progress:
     """The live line of one notebook: section, cell, training step, seconds.
 
-    A terminal sees one line rewritten twice a second; a log gets a line per section and one every 30 seconds.
+    A terminal sees one line rewritten twice a second; a log gets a line per section, one when a training
+    has made its first step, and one every 30 seconds.
     """
 
     def __init__(self, name: str, events: Path, stream=sys.stdout):
         self.name, self.events, self.stream = name, events, stream
         self.section, self.cell, self.run_path = "starting", "", None
-        self.started, self.said, self.shown = time.perf_counter(), "", 0.0
+        self.started, self.said, self.shown = time.perf_counter(), ("", False), 0.0
         self._done, self._position, self._step = threading.Event(), 0, ""
         self._ticker = threading.Thread(target=self._tick, daemon=True)
 
@@ -105,8 +106,8 @@ class Progress:
             self.read_events()
             if terminal:
                 self.stream.write(f"\r\x1b[2K{self.line()[:118]}")
-            elif self.section != self.said or self.seconds - self.shown > 30:
-                self.said, self.shown = self.section, self.seconds
+            elif (news := (self.section, bool(self._step))) != self.said or self.seconds - self.shown > 30:
+                self.said, self.shown = news, self.seconds
                 self.stream.write(self.line() + "\n")
             self.stream.flush()
         if terminal:
