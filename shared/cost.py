@@ -15,22 +15,16 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
-    AutoModelForSequenceClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
+from shared import models
 from shared.runtime import CourseError, unknown
 
 GIB = 2**30
-HEADS = {
-    "classes": AutoModelForSequenceClassification,
-    "spans": AutoModelForQuestionAnswering,
-    "text": AutoModelForSeq2SeqLM,
-    "next token": AutoModelForCausalLM,
-}
+HEADS = models.HEADS | {"text": AutoModelForSeq2SeqLM, "next token": AutoModelForCausalLM}
 # NF4 in blocks of 64 with 8-bit block constants in blocks of 256: Dettmers et al. 2023 (arXiv 2305.14314), section 3
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 PRECISIONS = ("fp32", "mixed", "half")
@@ -59,7 +53,7 @@ class Cost:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def count_parameters(config: PreTrainedConfig, head: str) -> int:
+def parameters_of(config: PreTrainedConfig, head: str) -> int:
     """The exact number of parameters, tied ones counted once."""
     with torch.device("meta"):
         return sum(p.numel() for p in _architecture(head).from_config(config).parameters())

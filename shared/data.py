@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets, load_dataset
+from transformers import BatchEncoding
 
 from shared.runtime import ROOT, CourseError, hub_reachable, profile, unknown, withhold_texts
 
@@ -351,9 +352,7 @@ def encode(dataset: Dataset, tokenizer: Callable, max_length: int, columns: tupl
 
     def tokenise(batch: dict[str, list]) -> dict[str, list]:
         tokens = tokenizer(*(batch[column] for column in texts), truncation=True, max_length=max_length)
-        # only a full row can have been cut; asking every row what overflowed would cost a third of the tokenising
-        full = zip(tokens["input_ids"], tokens.encodings, strict=True)
-        cut.append(sum(len(ids) >= max_length and bool(row.overflowing) for ids, row in full))
+        cut.append(count_cut(tokens, max_length))
         labels = {}
         if spec.label:
             labels["labels"] = multi_hot(batch[spec.label], len(spec.names)) if spec.multi_label else batch[spec.label]
@@ -368,6 +367,15 @@ def encode(dataset: Dataset, tokenizer: Callable, max_length: int, columns: tupl
         print(f"{info['split']}: {sum(cut):,} of {len(encoded):,} rows were longer than {max_length} tokens and lost their right end")
     encoded.info.description = json.dumps(info | {"cut": sum(cut)})
     return encoded
+
+
+def count_cut(encoded: BatchEncoding, max_length: int) -> int:
+    """How many rows of a tokenizer's output lost an end to `max_length`.
+
+    Only a full row can have; asking every row what overflowed would cost a third of the tokenising.
+    """
+    rows = zip(encoded["input_ids"], encoded.encodings, strict=True)
+    return sum(len(ids) >= max_length and bool(row.overflowing) for ids, row in rows)
 
 
 def _encoded_features(spec: DatasetSpec, tokenizer: Callable) -> Features:

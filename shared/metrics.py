@@ -135,12 +135,10 @@ def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0) -> 
         right: booleans [rows], whether the row was predicted right.
         bucket: the bucket of each row [rows]; numbers or names, sorted as they are.
     """
-    table = []
-    for name in np.unique(bucket):
-        inside = right[bucket == name]
-        drawn = np.random.default_rng(seed).binomial(len(inside), inside.mean(), size=RESAMPLES) / len(inside)
-        table.append({"bucket": str(name), "accuracy": interval(inside.mean(), drawn), "rows": len(inside)})
-    return table
+    def drawn(inside: np.ndarray) -> np.ndarray:  # the mean of resampled zeros and ones is a binomial's
+        return np.random.default_rng(seed).binomial(len(inside), inside.mean(), size=RESAMPLES) / len(inside)
+
+    return _by_bucket("accuracy", right, bucket, drawn)
 
 
 def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0) -> list[dict]:
@@ -150,12 +148,15 @@ def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0) -> lis
         values: a score a row [rows], for example each question's F1.
         bucket: as in `accuracy_by_bucket`.
     """
-    table = []
-    for name in np.unique(bucket):
-        inside = np.asarray(values, np.float64)[bucket == name]
-        drawn = resample_weights(len(inside), seed=seed) @ inside / len(inside)
-        table.append({"bucket": str(name), "mean": interval(inside.mean(), drawn), "rows": len(inside)})
-    return table
+    def drawn(inside: np.ndarray) -> np.ndarray:
+        return resample_weights(len(inside), seed=seed) @ inside / len(inside)
+
+    return _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn)
+
+
+def _by_bucket(measure: str, values: np.ndarray, bucket: np.ndarray, drawn: Callable[[np.ndarray], np.ndarray]) -> list[dict]:
+    parts = {name: values[bucket == name] for name in np.unique(bucket)}
+    return [{"bucket": str(name), measure: interval(v.mean(), drawn(v)), "rows": len(v)} for name, v in parts.items()]
 
 
 def words(text: str) -> list[str]:

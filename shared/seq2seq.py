@@ -14,11 +14,12 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    BertConfig,
+    BertLMHeadModel,
     EncoderDecoderModel,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
 from shared import models
@@ -36,6 +37,7 @@ class Seq2SeqSpec:
     special: tuple[str, ...] = field(default=("<pad>", "</s>", "<unk>"))  # in the order of their ids
 
 
+_TOKEN_NAMES = {"<pad>": "pad_token", "</s>": "eos_token", "<unk>": "unk_token", "<s>": "bos_token"}
 _T5_TINY = {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
 _FLAN_TINY = _T5_TINY | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _BART_TINY = {
@@ -131,7 +133,7 @@ def _pretrained(spec: Seq2SeqSpec, name: str) -> tuple[PreTrainedModel, PreTrain
 def _random(
     spec: Seq2SeqSpec, texts: Iterable[str], vocabulary: int, max_length: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    tokenizer = byte_level_bpe(texts, vocabulary, spec.special)
+    tokenizer = tokenizer_for(texts, vocabulary, spec.special)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "unk_token_id": tokenizer.unk_token_id}
     settings = spec.sizes | {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}
     if spec.model_type == "bart":
@@ -141,31 +143,16 @@ def _random(
     return AutoModelForSeq2SeqLM.from_config(config).float(), tokenizer
 
 
-def byte_level_bpe(texts: Iterable[str], vocabulary: int, special: tuple[str, ...]) -> PreTrainedTokenizerFast:
+def tokenizer_for(texts: Iterable[str], vocabulary: int, special: tuple[str, ...]) -> PreTrainedTokenizerBase:
     """A byte-level BPE that ends every text with </s>, and begins it with <s> where that is one of the special tokens.
 
-    Trained in a few seconds on some thousand texts, and the same in every process, which the library's Unigram trainer
-    (T5's own kind) is not.
+    T5's own kind is a Unigram, whose trainer in the tokenizers library gives other pieces in every process.
     """
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
-    from tokenizers import models as cores
-
     texts = list(texts)
     if not texts:
         raise CourseError("a random model needs texts to train its tokenizer on: pass tokenizer_texts")
-    core = Tokenizer(cores.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=list(special), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    core.train_from_iterator(texts, trainer)
-    start = "<s> " if "<s>" in special else ""
-    core.post_processor = processors.TemplateProcessing(
-        single=f"{start}$A </s>", special_tokens=[(token, special.index(token)) for token in ("<s>", "</s>") if token in special]
-    )
-    names = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"} | ({"bos_token": "<s>"} if start else {})
-    return PreTrainedTokenizerFast(tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names)
+    single = "<s> $A </s>" if "<s>" in special else "$A </s>"
+    return models.byte_level_bpe(texts, vocabulary, {_TOKEN_NAMES[token]: token for token in special}, single)
 
 
 # ---------------------------------------------------------------- warm-started
@@ -179,8 +166,6 @@ def _warm_started(
     encoder = source.base_model
     settings = encoder.config.to_dict() | {"is_decoder": True, "add_cross_attention": True}
     settings["num_hidden_layers"] = min(layers, encoder.config.num_hidden_layers)
-    from transformers import BertConfig, BertLMHeadModel
-
     decoder = BertLMHeadModel(BertConfig(**{k: v for k, v in settings.items() if k not in ("model_type", "architectures")}))
     decoder.bert.load_state_dict(encoder.state_dict(), strict=False)  # the upper layers stay behind, cross-attention is new
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder)

@@ -16,6 +16,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
+from shared import data
 from shared.runtime import CourseError, progress
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
@@ -36,12 +37,6 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None,
     if not tokenizer.is_fast:
         raise CourseError(f"{type(tokenizer).__name__} cannot tell what it cut: load a fast tokenizer (AutoTokenizer does)")
     return tokenizer(**texts, truncation=max_length is not None, max_length=max_length, verbose=False)
-
-
-def _cut(encoded: BatchEncoding, max_length: int) -> int:
-    """How many rows lost their end. Only a full row can have; asking each of them is slow."""
-    rows = zip(encoded["input_ids"], encoded.encodings, strict=True)
-    return sum(len(ids) >= max_length and bool(row.overflowing) for ids, row in rows)
 
 
 def _say_cut(counts: dict[str, int], rows: int, limits: dict[str, int]) -> None:
@@ -77,7 +72,7 @@ def encode_pairs(
         raise CourseError("there is nothing to encode: give at least one source with its target")
     source = _tokenise(tokenizer, max_source, text=[prefix + text for text in sources])
     target = _tokenise(tokenizer, max_target, text_target=list(targets))
-    counts = {"cut_sources": _cut(source, max_source), "cut_targets": _cut(target, max_target)}
+    counts = {"cut_sources": data.count_cut(source, max_source), "cut_targets": data.count_cut(target, max_target)}
     _say_cut(counts, len(sources), {"sources": max_source, "targets": max_target})
     columns = {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": target["input_ids"]}
     return Dataset.from_dict(columns, _FEATURES), counts
@@ -277,7 +272,7 @@ def _source_ids(
     if model.config.is_encoder_decoder:
         encoded = _tokenise(tokenizer, max_source, text=texts)
         if max_source is not None:
-            _say_cut({"cut_sources": _cut(encoded, max_source)}, len(texts), {"sources": max_source})
+            _say_cut({"cut_sources": data.count_cut(encoded, max_source)}, len(texts), {"sources": max_source})
         return encoded["input_ids"]
     if max_source is not None:
         raise CourseError("max_source would cut the end of a decoder's prompt: cut its document by encode_prompts instead")
@@ -353,8 +348,6 @@ def label_log_likelihoods(
     """
     if model.config.is_encoder_decoder:
         raise CourseError("label_log_likelihoods reads a decoder; this model is an encoder-decoder: let it generate the label")
-    _require("prompt", prompts)
-    _require("label", labels)
     contexts, endings = _encode_labels(tokenizer, prompts, labels, add_special_tokens)
     inputs: dict[tuple[int, ...], list[int]] = {}  # what the model reads -> the pairs that it is read for
     for pair, (context, ending) in enumerate(zip(contexts, endings, strict=True)):
@@ -377,6 +370,8 @@ def _encode_labels(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], labels: Sequence[str], add_special_tokens: bool
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of the prompt and of the label of each pair, [prompts x labels]."""
+    _require("prompt", prompts)
+    _require("label", labels)
     bare = [prompt.rstrip() for prompt in prompts]
     wholes = [prompt + label for prompt in prompts for label in labels]
     contexts = [ids for ids, _ in _open_ended(tokenizer, bare, add_special_tokens)]

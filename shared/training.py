@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
@@ -30,6 +31,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import PredictionOutput
 
 from shared import runtime
 from shared.runtime import Config, CourseError, RunFolder
@@ -120,9 +122,25 @@ class OrderedTrainer(Trainer):
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return EpochSeededSampler(size, lengths, self.args.data_seed or self.args.seed)
 
-    def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any):
-        """As in Trainer; row i of the predictions belongs to row i of `test_dataset`."""
-        return super().predict(test_dataset, *args, **kwargs)
+    def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
+        """As in Trainer; row i of the predictions belongs to row i of `test_dataset`.
+
+        Inside, the longest rows go first, so that a batch is padded to its own length (and too little memory shows at
+        once); the way back is a permutation, so no caller sees another order.
+        """
+        if self.args.world_size > 1 or "input_ids" not in getattr(test_dataset, "column_names", ()):
+            return super().predict(test_dataset, *args, **kwargs)
+        order = np.argsort([-len(ids) for ids in test_dataset["input_ids"]], kind="stable")
+        output = super().predict(test_dataset.select(order), *args, **kwargs)
+        back = np.argsort(order)
+        return output._replace(predictions=_rows(output.predictions, back), label_ids=_rows(output.label_ids, back))
+
+
+def _rows(values: np.ndarray | tuple | None, order: np.ndarray) -> np.ndarray | tuple | None:
+    """The rows of an array, or of every array in a tuple, in another order; None stays None."""
+    if values is None:
+        return None
+    return tuple(_rows(part, order) for part in values) if isinstance(values, tuple) else values[order]
 
 
 def trainer(

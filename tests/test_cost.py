@@ -14,20 +14,12 @@ from transformers import (
 )
 
 from shared import cost
-from shared.cost import count_parameters, training_cost
+from shared.cost import parameters_of, training_cost
 from shared.runtime import CourseError
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 500}
 BERT = BertConfig(**SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 LLAMA = LlamaConfig(**SMALL, num_key_value_heads=1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # The published sizes, from configurations that are written down here: base models as their Hub files describe them.
@@ -46,7 +38,7 @@ def one_thread():
     ids=["bert", "bert-qa", "distilbert-cased", "roberta", "t5-small", "gpt2", "phi-2"],
 )
 def test_parameters_are_the_published_ones(config, head, parameters):
-    assert count_parameters(config, head) == parameters
+    assert parameters_of(config, head) == parameters
 
 
 @pytest.mark.parametrize(
@@ -112,7 +104,7 @@ def test_half_stores_what_is_frozen_in_two_bytes_and_four_bits_only_the_linear_l
 
 
 def test_an_8_bit_optimizer_needs_a_quarter():
-    assert training_cost(BERT, "classes", batch=1, length=8, optimizer_bytes=2).optimizer == 2 * count_parameters(BERT, "classes")
+    assert training_cost(BERT, "classes", batch=1, length=8, optimizer_bytes=2).optimizer == 2 * parameters_of(BERT, "classes")
 
 
 def test_nothing_is_left_fake_or_stored():

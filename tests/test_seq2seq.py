@@ -10,14 +10,6 @@ TEXTS = list(dict.fromkeys(data.bundled_split("squad", "train")["context"]))
 every_name = pytest.mark.parametrize("name", list(SEQ2SEQ))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def load(name, **options):
     return load_seq2seq(name, "random", **({"tokenizer_texts": TEXTS, "max_length": 64} | options))
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared import data, metrics, models, runtime, training
+from shared import data, metrics, models, qa, runtime, training
 from shared.runtime import ROOT, CourseError, RunFolder
 from tests.tiny_training import config, trainer_for
 
@@ -84,6 +84,35 @@ def test_evaluation_keeps_the_order_of_the_data(run):
     assert plain.predict(rows).label_ids.tolist() != list(rows["labels"]), "the trap is gone: the lesson's pitfall cell needs a new text"
 
 
+def test_prediction_pads_less_and_gives_what_the_plain_order_gives(run):
+    trainer = trainer_for(config(), run, rows=60)
+    rows = trainer.eval_dataset.map(lambda row, i: {key: row[key][: 8 + i % 40] for key in KEYS}, with_indices=True)
+    padded = []
+    collate = trainer.data_collator
+    trainer.data_collator = lambda batch: padded.append((inputs := collate(batch))["input_ids"].numel()) or inputs
+    sorted_within = trainer.predict(rows)
+    tokens = [padded.copy(), padded.clear()][0]
+    plain = super(training.OrderedTrainer, trainer).predict(rows)
+    assert plain.label_ids.tolist() == list(rows["labels"])
+    np.testing.assert_allclose(sorted_within.predictions, plain.predictions, atol=1e-5)
+    assert sum(tokens) < 0.95 * sum(padded) and tokens == sorted(tokens, reverse=True)
+
+
+def test_prediction_of_spans_brings_both_logits_back_in_order(run):
+    rows = data.load_split("squad", "validation", 12)
+    model, tokenizer, _ = models.load_encoder("bert", "random", None, head="spans", tokenizer_texts=list(rows["context"]))
+    features = qa.train_features(rows, tokenizer, 64, 16)
+    trainer = training.trainer(model, tokenizer, training.arguments(config(), run, rows=12, **ONCE),
+                               {"train": features, "validation": features}, None, 2, data_collator=qa.collator(tokenizer))
+    found = trainer.predict(features)
+    for number in (0, len(features) // 2, len(features) - 1):
+        alone = trainer.predict(features.select([number]))
+        length = len(features[number]["input_ids"])
+        for both, one, label, name in zip(found.predictions, alone.predictions, found.label_ids, ("start", "end"), strict=True):
+            np.testing.assert_allclose(both[number][:length], one[0][:length], atol=1e-5)
+            assert label[number] == features[number][f"{name}_positions"]
+
+
 def test_overfits_sixteen_rows(run):
     trainer = trainer_for(config(epochs=60.0, hidden_dropout=0.0, learning_rate=2e-3), run, rows=16,
                           eval_strategy="no", save_strategy="no", load_best_model_at_end=False, logging_steps=60)
@@ -147,6 +176,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure(run):
 # ---------------------------------------------------------------- the Trainer of a lesson
 
 
+KEYS = ("input_ids", "token_type_ids", "attention_mask")
 ONCE = {"eval_steps": 10_000, "save_strategy": "no", "load_best_model_at_end": False}  # early stopping wants some strategy
 
 
