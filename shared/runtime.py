@@ -35,7 +35,10 @@ from typing import Any
 PROFILES = ("tiny", "small", "full")
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "evaluate", "scikit-learn", "numpy", "rouge_score", "sacrebleu", "nltk")
+PACKAGES = (
+    "torch", "transformers", "datasets", "accelerate", "peft", "bitsandbytes", "evaluate", "scikit-learn", "numpy", "rouge_score",
+    "sacrebleu", "nltk",
+)  # fmt: skip
 
 
 class CourseError(Exception):

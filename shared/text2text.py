@@ -168,15 +168,26 @@ class CompletionCollator:
 
     The labels were fixed row by row, so EOS stays in the loss even where it is also the padding token. The library's
     DataCollatorForLanguageModeling masks every padding token there is, and with it that EOS.
+
+    With `only_completions` the model is asked for logits only where some row of the batch has a label (`logits_to_keep`), so
+    the product with the vocabulary, the largest of a small model, is not computed for the prompts. The loss is the same;
+    the labels then have one column for each position asked for, already shifted.
     """
 
     tokenizer: PreTrainedTokenizerBase
+    only_completions: bool = False
 
     def __call__(self, rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
-        """{'input_ids', 'attention_mask', 'labels'}, each [rows, longest row], int64."""
+        """{'input_ids', 'attention_mask', 'labels'}, each [rows, longest row], int64; more with `only_completions`."""
         ids, mask = _pad([row["input_ids"] for row in rows], _padding_token(self.tokenizer), "right")
         labels, _ = _pad([row["labels"] for row in rows], IGNORED, "right")
-        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        batch = {"input_ids": ids, "attention_mask": mask, "labels": labels}
+        if self.only_completions:
+            following = labels[:, 1:]  # what stands after each position
+            asked = (following != IGNORED).any(0).nonzero()[:, 0]
+            # under both names: the Trainer counts the one, the model's loss reads the other
+            batch |= {"logits_to_keep": asked, "labels": following[:, asked], "shift_labels": following[:, asked]}
+        return batch
 
 
 def _pad(rows: Sequence[Sequence[int]], value: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:

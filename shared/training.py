@@ -238,7 +238,9 @@ def last_checkpoint(run: RunFolder) -> Path | None:
 
 
 def check_same_model(checkpoint: Path, model: torch.nn.Module) -> None:
-    """CourseError where the checkpoint was written by another architecture, size or number of labels."""
+    """CourseError where the checkpoint was written by another architecture, size or number of labels, or by other adapters."""
+    if not (checkpoint / "config.json").is_file():  # adapters are saved without the model that they belong to
+        return _check_same_adapters(checkpoint, model)
     saved = json.loads((checkpoint / "config.json").read_text(encoding="utf8"))
     config = type(model.config).from_dict(saved)
     if saved.get("model_type") != model.config.model_type:
@@ -251,6 +253,18 @@ def check_same_model(checkpoint: Path, model: torch.nn.Module) -> None:
             f"{checkpoint.name} was written by another model ({differs} {theirs}, this one has "
             f"{getattr(model.config, differs, None)}): resume it with the model and data of that run, or start a new run"
         )
+
+
+def _check_same_adapters(checkpoint: Path, model: torch.nn.Module) -> None:
+    saved = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf8"))
+    here = model.peft_config["default"].to_dict() if hasattr(model, "peft_config") else {}
+    for key in ("r", "lora_alpha", "target_modules"):
+        theirs, ours = (sorted(value) if isinstance(value, list | set) else value for value in (saved.get(key), here.get(key)))
+        if theirs != ours:
+            raise CourseError(
+                f"{checkpoint.name} was written with other adapters ({key} {theirs}, this model has {ours}): resume it with the "
+                "configuration of that run, or start a new run"
+            )
 
 
 @contextmanager

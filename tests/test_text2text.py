@@ -159,6 +159,25 @@ def test_the_prompt_is_never_in_the_loss_and_eos_always_is(kind):
     assert output.loss.item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["phi", "llama"])
+def test_logits_for_the_completions_alone_give_the_same_loss_and_gradients(kind):
+    model, tokenizer = tiny(kind)
+    rows = list(encode_completions(PROMPTS, COMPLETIONS, tokenizer, 120)[0])
+    found = []
+    for only in (False, True):
+        batch = CompletionCollator(tokenizer, only_completions=only)(rows)
+        model.zero_grad()
+        output = model(**batch)
+        output.loss.backward()
+        gradients, counted = [p.grad.clone() for p in model.parameters()], (batch["labels"] >= 0).sum()
+        found.append((output.loss.item(), gradients, output.logits.shape[1], counted))
+    model.zero_grad()
+    (loss, gradients, width, counted), (same_loss, same_gradients, fewer, same_counted) = found
+    assert same_loss == pytest.approx(loss, rel=1e-5) and counted == same_counted
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients, same_gradients, strict=True))
+    assert fewer < width
+
+
 def test_the_collator_of_the_library_drops_an_eos_that_is_also_the_padding():
     _, tokenizer = tiny("phi")
     assert tokenizer.pad_token_id == tokenizer.eos_token_id

@@ -1,0 +1,237 @@
+"""Low-rank adapters, on whole or 4-bit weights: configuration, attaching, counting, saving, loading, merging.
+
+Knows no data set and trains nothing. peft and bitsandbytes are imported where they are used, so that lessons without
+adapters need neither.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from shared import runtime
+from shared.causal import count_parameters
+from shared.runtime import CourseError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+
+# Every linear layer of a block, as QLoRA found necessary to match full fine-tuning (Dettmers et al. 2023, arXiv 2305.14314,
+# section 4); embeddings and output layer are left alone.
+_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS = {
+    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
+    "llama": _LLAMA,
+    "gemma2": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "t5": ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"),
+    "bert": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
+    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
+}
+TASKS = {"t5": "SEQ_2_SEQ_LM", "bert": "SEQ_CLS", "distilbert": "SEQ_CLS"}
+BASE_FILE = "base_model.json"
+BASE_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
+
+
+# ---------------------------------------------------------------- 4 bits
+
+
+def compute_dtype(device: str | None = None) -> torch.dtype:
+    """What 4-bit weights are unpacked to for a product: bf16 or fp16 on a GPU as `runtime.precision` says, on a CPU fp32
+    unless it has bf16 in hardware."""
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[runtime.precision(device)]
+
+
+def four_bit(dtype: torch.dtype | None = None) -> BitsAndBytesConfig:
+    """NF4 with double quantisation (Dettmers et al. 2023, arXiv 2305.14314): about 4.13 bits a weight.
+
+    Args:
+        dtype: of the arithmetic; None: `compute_dtype()`.
+
+    Raises CourseError where bitsandbytes is not installed.
+    """
+    if util.find_spec("bitsandbytes") is None:
+        raise CourseError("4-bit weights need the package bitsandbytes: pip install bitsandbytes, or set four_bit=false")
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype or compute_dtype()
+    )
+
+
+def check_finite(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> float:
+    """The largest absolute logit of one batch; CourseError where one is not finite.
+
+    Phi-2's attention overflows in fp16 where it is computed without care (transformers issue 28163), and what follows is
+    a training of nothing but nan.
+    """
+    inputs = {key: value.to(model.device) for key, value in batch.items() if key in ("input_ids", "attention_mask")}
+    training = model.training
+    model.eval()
+    with torch.inference_mode():
+        largest = model(**inputs, use_cache=False).logits.float().abs().max().item()
+    model.train(training)
+    if not largest < float("inf"):  # nan is smaller than nothing
+        raise CourseError(
+            f"the logits of the first batch are not finite ({largest}) in {model.dtype}: compute in float32 "
+            "(compute=fp32) or keep attn_implementation at sdpa"
+        )
+    return largest
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def target_modules(model: PreTrainedModel) -> list[str]:
+    """The names of the linear layers that get an adapter, those of TARGETS that this model has."""
+    kind = model.config.model_type
+    if kind not in TARGETS:
+        raise runtime.unknown("architecture for adapters", kind, list(TARGETS))
+    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    return [target for target in TARGETS[kind] if any(name == target or name.endswith(f".{target}") for name in names)]
+
+
+def lora_config(model: PreTrainedModel, rank: int, alpha: float, dropout: float = 0.0) -> LoraConfig:
+    """LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer of the blocks, scaled by alpha / rank."""
+    from peft import LoraConfig
+
+    if rank < 1:
+        raise CourseError(f"rank {rank} leaves nothing to train: choose 1 or more, for example 16")
+    return LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=target_modules(model),
+        task_type=TASKS.get(model.config.model_type, "CAUSAL_LM"),
+    )
+
+
+def add_adapters(
+    model: PreTrainedModel, rank: int, alpha: float, dropout: float = 0.0, *, checkpointing: bool = False, seed: int = 0
+) -> PeftModel:
+    """The model with fresh adapters, which alone are trained, in float32.
+
+    4-bit weights are prepared first (`prepare_model_for_kbit_training`): what is not quantised becomes float32, and with
+    `checkpointing` activations are computed twice instead of kept. At the start the adapters change nothing: B is zero.
+    The model is changed in place; `model.unload()` of the result gives it back.
+    """
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft reads it
+    checkpoint = {"use_gradient_checkpointing": checkpointing, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    if getattr(model, "is_loaded_in_4bit", False):
+        model = prepare_model_for_kbit_training(model, **checkpoint)
+    elif checkpointing:
+        model.gradient_checkpointing_enable(checkpoint["gradient_checkpointing_kwargs"])
+        model.enable_input_require_grads()
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora_config(model, rank, alpha, dropout))
+
+
+def trainable_report(model: PeftModel) -> dict[str, Any]:
+    """How many numbers are trained: {'parameters', 'trainable', 'share', 'adapter_mb', 'layers': {layer: trained numbers}}.
+
+    parameters: of base and adapters, 4-bit ones counted as what they stand for. adapter_mb: of the adapters as they are
+    saved, in 10^6 bytes. layers: by target module, summed over the blocks.
+    """
+    counts, layers, size = count_parameters(model), {}, 0
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            layer = name.split(".lora_")[0].rsplit(".", 1)[-1]
+            layers[layer] = layers.get(layer, 0) + parameter.numel()
+            size += parameter.numel() * parameter.element_size()
+    return counts | {"share": counts["trainable"] / counts["parameters"], "adapter_mb": size / 1e6, "layers": layers}
+
+
+# ---------------------------------------------------------------- save, load, merge
+
+
+def save_adapter(model: PeftModel, folder: Path, card: dict[str, Any]) -> float:
+    """Write the adapters alone, and which model they belong to (`card`, from its loader); returns their size in 10^6 bytes."""
+    model.peft_config["default"].base_model_name_or_path = card["id"]  # peft would write the folder that it was loaded from
+    model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's own
+    base = {key: card[key] for key in ("id", "revision", "sha256") if key in card}
+    (folder / BASE_FILE).write_text(json.dumps(base | _shape(model), indent=1), encoding="utf8")
+    return (folder / "adapter_model.safetensors").stat().st_size / 1e6
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, card: dict[str, Any], *, trainable: bool = False) -> PeftModel:
+    """The adapters of `folder` on their base model, in evaluation mode. Changes `model` in place.
+
+    Raises CourseError where there are none and where they were trained on another model.
+    """
+    from peft import PeftModel
+
+    if not (folder / "adapter_config.json").is_file():
+        raise CourseError(f"{folder.name} holds no adapter: run the lesson's saving cell first")
+    if (folder / BASE_FILE).is_file():
+        wanted = json.loads((folder / BASE_FILE).read_text(encoding="utf8"))
+        here = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
+        if differs := next((key for key in wanted if wanted[key] != here.get(key)), None):
+            raise CourseError(
+                f"the adapter in {folder.name} belongs to another base model ({differs} {wanted[differs]}, this one has "
+                f"{here.get(differs)}): load {wanted.get('id', 'that model')} first"
+            )
+    try:
+        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
+    except (RuntimeError, ValueError) as error:  # shapes or layer names that do not fit
+        reason = str(error).splitlines()[0][:100]
+        raise CourseError(f"the adapter in {folder.name} does not fit this model ({reason}): load its own") from None
+
+
+def _shape(model: torch.nn.Module) -> dict[str, Any]:
+    return {key: getattr(model.config, key, None) for key in BASE_SHAPE}
+
+
+def merge(model: PeftModel, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A plain model with the adapters added into its weights, stored as `dtype`; the adapted one is left as it is.
+
+    4-bit weights are unpacked first. Adding the adapters to 4-bit weights and packing the sum again, as peft's
+    `merge_and_unload` does, rounds away much of what was learnt.
+    """
+    whole = copy.deepcopy(model)
+    whole.eval()
+    base = whole.get_base_model()
+    if getattr(base, "is_loaded_in_4bit", False):
+        _unpack(whole, dtype)
+        for attribute in ("is_loaded_in_4bit", "is_quantized"):
+            setattr(base, attribute, False)
+        base.hf_quantizer = None
+        if hasattr(base.config, "quantization_config"):
+            del base.config.quantization_config
+    return whole.to(dtype).merge_and_unload().eval()
+
+
+def _unpack(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Replace every 4-bit layer by a linear layer of the same values, and its adapter by that of a linear layer."""
+    import bitsandbytes as bnb
+    from peft.tuners.lora import Linear
+
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, bnb.nn.Linear4bit):
+                plain = torch.nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
+                unpacked = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+                plain.weight = torch.nn.Parameter(unpacked.to(dtype), requires_grad=False)
+                plain.bias = layer.bias
+                setattr(parent, name, plain)
+    for layer in model.modules():
+        if hasattr(layer, "lora_A") and not isinstance(layer, Linear):
+            layer.__class__ = Linear  # its own merging would pack the sum again
+
+
+def largest_difference(first: torch.nn.Module, second: torch.nn.Module, batch: dict[str, torch.Tensor]) -> float:
+    """The largest difference between two models' logits where the batch is not padding."""
+    outputs = []
+    for model in (first, second):
+        inputs = {key: value.to(model.device) for key, value in batch.items() if key in ("input_ids", "attention_mask")}
+        training = model.training
+        model.eval()
+        with torch.inference_mode():
+            outputs.append(model(**inputs).logits.float().cpu())
+        model.train(training)
+    real = batch["attention_mask"].bool()
+    return (outputs[0] - outputs[1])[real].abs().max().item()

@@ -1,0 +1,252 @@
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
+
+from shared import causal, data, lora, text2text, training
+from shared.runtime import CourseError
+
+TEXTS = list(data.bundled_split("squad", "train")["context"][:60])
+architectures = pytest.mark.parametrize("name", ["phi-2", "llama-3.2-1b", "gemma-2-2b"])
+both_weights = pytest.mark.parametrize("packed", [False, True], ids=["whole", "4-bit"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def load(name="phi-2", packed=False, seed=0):
+    quantization = lora.four_bit(torch.float32) if packed else None
+    return causal.load_causal(name, "random", quantization=quantization, tokenizer_texts=TEXTS, max_length=128, seed=seed)
+
+
+def batch_for(tokenizer, rows=3):
+    prompts = [("Say: ", text, "\nAnswer:") for text in TEXTS[:rows]]
+    encoded, _ = text2text.encode_completions(prompts, [" " + text[:30] for text in TEXTS[:rows]], tokenizer, 100)
+    return text2text.CompletionCollator(tokenizer)([encoded[i] for i in range(rows)])
+
+
+def train(model, batch, steps=6):
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    model.train()
+    losses = []
+    for _ in range(steps):
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    return losses
+
+
+@architectures
+@both_weights
+def test_adapters_learn_and_the_base_model_stays(name, packed):
+    model, tokenizer, _ = load(name, packed)
+    batch = batch_for(tokenizer)
+    untouched = load(name, packed)[0]
+    adapted = lora.add_adapters(model, rank=4, alpha=8)
+    assert lora.largest_difference(untouched, adapted, batch) < 1e-5  # B is zero
+    before = {key: value.clone() for key, value in adapted.state_dict().items()}
+    losses = train(adapted, batch)
+    assert losses[-1] < 0.98 * losses[0]
+    for key, value in adapted.state_dict().items():
+        assert torch.equal(before[key], value) == ("lora_" not in key), key
+    assert all(p.dtype == torch.float32 for p in adapted.parameters() if p.requires_grad)
+
+
+@architectures
+@both_weights
+def test_merged_model_is_plain_and_gives_the_same_logits(name, packed):
+    model, tokenizer, _ = load(name, packed)
+    adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
+    train(adapted, batch)
+    logits = adapted(**batch).logits.detach()
+    merged = lora.merge(adapted)
+    assert lora.largest_difference(adapted, merged, batch) < 1e-4
+    assert torch.equal(adapted(**batch).logits, logits)  # the adapted model is as it was
+    assert type(merged).__name__ == type(model).__name__
+    assert not [key for key in merged.state_dict() if "lora" in key]
+    assert {p.dtype for p in merged.parameters()} == {torch.float32}
+
+
+def test_a_merged_four_bit_model_can_be_saved_and_loaded(tmp_path):
+    model, tokenizer, _ = load(packed=True)
+    adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
+    train(adapted, batch)
+    merged = lora.merge(adapted)
+    merged.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    again, _, _ = causal.load_causal("phi-2", str(tmp_path))
+    assert lora.largest_difference(merged, again, batch) == 0
+
+
+def test_merging_into_four_bit_weights_would_round_the_adapters_away():
+    model, tokenizer, _ = load(packed=True)
+    adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
+    train(adapted, batch)
+    merged, trained = lora.merge(adapted), adapted(**batch).logits.detach()
+    rounded = adapted.merge_and_unload()
+    real = batch["attention_mask"].bool()
+    assert (rounded(**batch).logits - trained)[real].abs().max() > 100 * (merged(**batch).logits - trained)[real].abs().max()
+
+
+@both_weights
+def test_saved_adapters_come_back(tmp_path, packed):
+    model, tokenizer, card = load(packed=packed)
+    adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
+    train(adapted, batch)
+    megabytes = lora.save_adapter(adapted, tmp_path, card)
+    assert math.isclose(megabytes, lora.trainable_report(adapted)["adapter_mb"], rel_tol=0.2)
+    again = lora.load_adapter(load(packed=packed)[0], tmp_path, card)
+    assert lora.largest_difference(adapted, again, batch) < 1e-5
+    assert not again.training and not any(p.requires_grad for p in again.parameters())
+    on = lora.load_adapter(load(packed=packed)[0], tmp_path, card, trainable=True)
+    assert any(p.requires_grad for p in on.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "seed", "message"),
+    [("phi-2", 1, "revision seed-0, this one has seed-1"), ("llama-3.2-1b", 0, "another base model .*tiny phi")],
+)
+def test_adapters_of_another_base_model_are_refused(tmp_path, name, seed, message):
+    model, _, card = load()
+    lora.save_adapter(lora.add_adapters(model, 4, 8), tmp_path, card)
+    other, _, other_card = load(name, seed=seed)
+    with pytest.raises(CourseError, match=message):
+        lora.load_adapter(other, tmp_path, other_card)
+
+
+def test_adapters_without_a_note_of_their_base_are_refused_where_they_do_not_fit(tmp_path):
+    model, _, card = load()
+    lora.save_adapter(lora.add_adapters(model, 4, 8), tmp_path, card)
+    (tmp_path / lora.BASE_FILE).unlink()
+    other, _, other_card = load("llama-3.2-1b")
+    with pytest.raises(CourseError, match="does not fit this model"):
+        lora.load_adapter(other, tmp_path, other_card)
+
+
+def test_a_folder_without_adapters_is_told(tmp_path):
+    model, _, card = load()
+    with pytest.raises(CourseError, match="holds no adapter"):
+        lora.load_adapter(model, tmp_path, card)
+
+
+def test_by_hand_one_layer():
+    model, tokenizer, _ = load()
+    adapted = lora.add_adapters(model, 4, 8)
+    train(adapted, batch_for(tokenizer))
+    layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
+    x = torch.randn(2, 5, 64)
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    by_hand = layer.base_layer(x) + 8 / 4 * (x @ a.T @ b.T)
+    assert torch.allclose(layer(x), by_hand, atol=1e-6) and not torch.allclose(layer(x), layer.base_layer(x), atol=1e-4)
+
+
+def small_bert():
+    return BertForSequenceClassification(
+        BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    )
+
+
+def test_every_linear_layer_of_a_block_and_no_other_gets_an_adapter():
+    sizes = {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
+    t5 = T5ForConditionalGeneration(T5Config(**sizes))
+    gated = T5ForConditionalGeneration(T5Config(**sizes, feed_forward_proj="gated-gelu"))
+    bert = small_bert()
+    assert lora.target_modules(t5) == ["q", "k", "v", "o", "wi", "wo"]
+    assert lora.target_modules(gated) == ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
+    for model in (t5, gated, bert, *(load(name)[0] for name in ("phi-2", "llama-3.2-1b", "gemma-2-2b"))):
+        blocks = {
+            name for name, module in model.named_modules()
+            if isinstance(module, torch.nn.Linear) and (".block." in name or ".layer." in name or ".layers." in name)
+        }  # fmt: skip
+        adapted = lora.add_adapters(model, 2, 4)
+        found = {name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
+        assert found == blocks
+
+
+def test_bert_trains_its_head_too():
+    adapted = lora.add_adapters(small_bert(), 2, 4)
+    assert any("classifier" in name for name, p in adapted.named_parameters() if p.requires_grad)
+
+
+def test_the_report_counts_by_layer():
+    model, _, card = load(packed=True)
+    found = lora.trainable_report(lora.add_adapters(model, 4, 8))
+    per_block = {"q_proj": 512, "k_proj": 512, "v_proj": 512, "dense": 512, "fc1": 4 * (64 + 128), "fc2": 4 * (64 + 128)}
+    assert found["layers"] == {layer: 2 * numbers for layer, numbers in per_block.items()}
+    assert found["trainable"] == sum(found["layers"].values()) and found["parameters"] == card["parameters"] + found["trainable"]
+    assert found["share"] == found["trainable"] / found["parameters"] and found["adapter_mb"] == 4 * found["trainable"] / 1e6
+
+
+@both_weights
+def test_checkpointing_gives_the_same_gradients(packed):
+    gradients = []
+    for checkpointing in (False, True):
+        model, tokenizer, _ = load(packed=packed)
+        adapted = lora.add_adapters(model, 4, 8, checkpointing=checkpointing).train()
+        adapted(**batch_for(tokenizer)).loss.backward()
+        gradients.append([p.grad for p in adapted.parameters() if p.requires_grad])
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+def test_four_bit_settings(monkeypatch):
+    config = lora.four_bit()
+    assert (config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == ("nf4", True)
+    assert config.bnb_4bit_compute_dtype == lora.compute_dtype()
+    for precision, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        monkeypatch.setattr(lora.runtime, "precision", lambda device=None, answer=precision: answer)
+        assert lora.four_bit().bnb_4bit_compute_dtype == dtype
+    monkeypatch.setattr(lora.util, "find_spec", lambda name: None)
+    with pytest.raises(CourseError, match="pip install bitsandbytes"):
+        lora.four_bit()
+
+
+def test_logits_that_are_not_finite_stop_with_cause_and_cure():
+    model, tokenizer, _ = load()
+    batch = batch_for(tokenizer)
+    assert 0 < lora.check_finite(model, batch) < 100
+    for bad in (float("nan"), float("inf")):
+        with torch.no_grad():
+            model.lm_head.bias[3] = bad
+        with pytest.raises(CourseError, match=r"not finite .* compute in float32"):
+            lora.check_finite(model, batch)
+
+
+def test_unknown_architectures_and_ranks_are_told():
+    model, _, _ = load()
+    with pytest.raises(CourseError, match="rank 0"):
+        lora.add_adapters(model, 0, 8)
+    model.config.model_type = "phy"
+    with pytest.raises(CourseError, match="did you mean 'phi'"):
+        lora.add_adapters(model, 4, 8)
+
+
+def test_the_note_of_the_base_names_no_folder(tmp_path):
+    model, _, card = load()
+    lora.save_adapter(lora.add_adapters(model, 4, 8), tmp_path, card)
+    assert json.loads((tmp_path / lora.BASE_FILE).read_text())["id"] == "tiny phi (random weights)"
+    assert "/tmp" not in (tmp_path / "adapter_config.json").read_text()
+
+
+def test_a_checkpoint_of_other_adapters_is_not_resumed(tmp_path):
+    model, _, _ = load()
+    adapted = lora.add_adapters(model, 4, 8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # a lesson's output must name no folder of the machine
+        for _ in range(2):
+            adapted.save_pretrained(tmp_path / "checkpoint-1")
+    training.check_same_model(tmp_path / "checkpoint-1", adapted)
+    with pytest.raises(CourseError, match="r 4, this model has 2"):
+        training.check_same_model(tmp_path / "checkpoint-1", lora.add_adapters(load()[0], 2, 8))
+    with pytest.raises(CourseError, match="r 4, this model has None"):
+        training.check_same_model(tmp_path / "checkpoint-1", load()[0])
