@@ -252,23 +252,11 @@ def _tiny(
 
 def tiny_tokenizer(spec: CausalSpec, texts: list[str], vocabulary: int = models.TINY_VOCABULARY) -> PreTrainedTokenizerFast:
     """A byte-level BPE with the special tokens of the full model: one without a padding token has none here either."""
-    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
-    from tokenizers import models as cores
-
     if not texts:
         raise CourseError("a tiny model needs texts to train its tokenizer on: pass tokenizer_texts")
     names = {key: token for key, token in spec.special.items() if key.endswith("_token")}
-    special = list(dict.fromkeys(names.values()))
-    core = Tokenizer(cores.BPE())
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    core.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    core.train_from_iterator(texts, trainer)
-    if spec.opens_with_bos:
-        bos = names["bos_token"]
-        core.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, special.index(bos))])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_input_names=["input_ids", "attention_mask"], **names)
+    single = f"{names['bos_token']} $A" if spec.opens_with_bos else "$A"
+    tokenizer = models.byte_level_bpe(texts, vocabulary, names, single)
     tokenizer.chat_template = spec.special.get("chat_template")
     return tokenizer
 

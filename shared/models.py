@@ -569,7 +569,7 @@ def byte_level_bpe(
     core = Tokenizer(tokenizer_models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
-    tokens, alphabet = list(special.values()), pre_tokenizers.ByteLevel.alphabet()
+    tokens, alphabet = list(dict.fromkeys(special.values())), pre_tokenizers.ByteLevel.alphabet()  # one may have two names
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=tokens, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(texts, trainer)
     placed = [(token, place) for place, token in enumerate(tokens) if token in f"{single} {pair}".split()]
