@@ -32,6 +32,9 @@ test: $(VENV)/.installed
 bench: $(VENV)/.installed-offline
 	$(PY) -m tests.bench
 
+lint: $(VENV)/.installed
+	$(PY) -m ruff check .
+
 report: $(VENV)/.installed
 	$(PY) -m shared.report
 
