@@ -126,6 +126,7 @@ def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.Note
         notebook,
         km=manager,
         timeout=timeout,
+        startup_timeout=300,  # a busy machine may need more than the usual minute
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
         extra_arguments=["--IPKernelApp.log_level=40"],  # no word about the unencrypted loopback connection
