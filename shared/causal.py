@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from shared import models
-from shared.runtime import CourseError, hub_reachable, unknown
+from shared.runtime import CourseError, device, hub_reachable, unknown
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load_causal(
     max_length: int = 512,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """A decoder in evaluation mode, its tokenizer, and the `model` object of the results.
+    """A decoder in evaluation mode on the best device, its tokenizer, and the `model` object of the results.
 
     Args:
         name: a key of CAUSAL, or any decoder's Hub id (pre-trained only).
@@ -129,6 +129,8 @@ def load_causal(
         card = {"id": f"the model saved in {Path(weights).name}", "revision": "local"}
     else:
         raise unknown("kind of weights", str(weights), ["random", "pretrained", "the folder of a saved model"])
+    if quantization is None:  # quantised weights are put on the GPU by the library
+        model = model.to(device())
     return model.eval(), tokenizer, card | count_parameters(model)
 
 

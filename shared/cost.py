@@ -6,9 +6,11 @@ autograd would keep for the backward pass is then counted instead of estimated, 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -99,6 +101,21 @@ def training_cost(
         with _saved_bytes(model) as saved, FlopCounterMode(display=False) as flops, _autocast(precision):
             model(**inputs)
     return _summed(model, saved[0], 3 * flops.get_total_flops() // batch, four_bit, optimizer_bytes)
+
+
+def deep_training_cost(config: PreTrainedConfig, head: str, **options: Any) -> Cost:
+    """`training_cost` of a model of many equal blocks, from one block and two: the second's share times the rest.
+
+    A model of 32 blocks takes ten seconds to count whole. Arguments as in `training_cost`.
+    """
+    shallow = [copy.deepcopy(config) for _ in range(2)]
+    for blocks, model in enumerate(shallow, 1):
+        model.num_hidden_layers = blocks
+        if getattr(model, "layer_types", None):
+            model.layer_types = model.layer_types[:blocks]
+    one, two = (training_cost(model, head, **options) for model in shallow)
+    more = config.num_hidden_layers - 1
+    return Cost(**{f.name: getattr(one, f.name) + more * (getattr(two, f.name) - getattr(one, f.name)) for f in fields(Cost)})
 
 
 def _architecture(head: str) -> type:

@@ -35,6 +35,7 @@ class DatasetSpec:
     texts: tuple[str, ...]  # the columns that hold natural language
     label: str | None = None
     config: str | None = None
+    revision: str | None = None  # of the Hub's repository, where its newest holds a loading script instead of rows
 
     @property
     def multi_label(self) -> bool:
@@ -104,6 +105,12 @@ SPECS = {
     ),
     "squad": DatasetSpec(hub_id="rajpurkar/squad", features=SQUAD, texts=("question", "context")),
     "squad_v2": DatasetSpec(hub_id="rajpurkar/squad_v2", features=SQUAD, texts=("question", "context")),
+    "xsum": DatasetSpec(
+        hub_id="EdinburghNLP/xsum",
+        revision="refs/convert/parquet",
+        features=Features({column: Value("string") for column in ("document", "summary", "id")}),
+        texts=("document", "summary"),
+    ),
 }
 
 
@@ -203,7 +210,8 @@ def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
     online = hub_reachable()
     try:
         with contextlib.nullcontext() if online else _cache_only():
-            return load_dataset(spec.hub_id, spec.config, split=split), f"hub: {spec.hub_id}"
+            extra = {"revision": spec.revision} if spec.revision else {}
+            return load_dataset(spec.hub_id, spec.config, split=split, **extra), f"hub: {spec.hub_id}"
     except Exception as error:  # the Hub client has many error types; all mean "not to be had"
         reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:140] if online else "no network"
     bundled = BUNDLED / name / f"{split}.jsonl"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 import warnings
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,12 +72,7 @@ def check_finite(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> floa
     Phi-2's attention overflows in fp16 where it is computed without care (transformers issue 28163), and what follows is
     a training of nothing but nan.
     """
-    inputs = {key: value.to(model.device) for key, value in batch.items() if key in ("input_ids", "attention_mask")}
-    training = model.training
-    model.eval()
-    with torch.inference_mode():
-        largest = model(**inputs, use_cache=False).logits.float().abs().max().item()
-    model.train(training)
+    largest = logits(model, batch).abs().max().item()
     if not largest < float("inf"):  # nan is smaller than nothing
         raise CourseError(
             f"the logits of the first batch are not finite ({largest}) in {model.dtype}: compute in float32 "
@@ -118,17 +114,59 @@ def add_adapters(
     `checkpointing` activations are computed twice instead of kept. At the start the adapters change nothing: B is zero.
     The model is changed in place; `model.unload()` of the result gives it back.
     """
-    from peft import get_peft_model, prepare_model_for_kbit_training
+    from peft import get_peft_model
 
-    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft reads it
-    checkpoint = {"use_gradient_checkpointing": checkpointing, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    if getattr(model, "is_loaded_in_4bit", False):
-        model = prepare_model_for_kbit_training(model, **checkpoint)
-    elif checkpointing:
-        model.gradient_checkpointing_enable(checkpoint["gradient_checkpointing_kwargs"])
-        model.enable_input_require_grads()
+    model = prepared(model, checkpointing)
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config(model, rank, alpha, dropout))
+
+
+def prepared(model: PreTrainedModel, checkpointing: bool = False) -> PreTrainedModel:
+    """The frozen base of adapters: what is not quantised in a 4-bit model becomes float32, as in training.
+
+    Needed before `load_adapter` only where that must give the very numbers of the training.
+    """
+    from peft import prepare_model_for_kbit_training
+
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft reads it
+    reentrant = {"use_reentrant": False}
+    if getattr(model, "is_loaded_in_4bit", False):
+        return prepare_model_for_kbit_training(model, checkpointing, gradient_checkpointing_kwargs=reentrant)
+    if checkpointing:
+        model.gradient_checkpointing_enable(reentrant)
+        model.enable_input_require_grads()
+    return model
+
+
+class _Adapter(torch.nn.Module):
+    """A linear layer with an adapter beside it, as plain as the paper's formula."""
+
+    def __init__(self, base: torch.nn.Linear, rank: int, dropout: float):
+        super().__init__()
+        self.base, self.dropout = base, torch.nn.Dropout(dropout)
+        self.a = torch.nn.Linear(base.in_features, rank, bias=False)
+        self.b = torch.nn.Linear(rank, base.out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.b(self.a(self.dropout(x).to(self.a.weight.dtype)))
+
+
+def sketch(rank: int, dropout: float = 0.0) -> Callable[[PreTrainedModel], PreTrainedModel]:
+    """For `cost.training_cost(adapt=...)`: gives a model without storage the adapters that `add_adapters` would.
+
+    peft itself cannot attach any there.
+    """
+
+    def adapt(model: PreTrainedModel) -> PreTrainedModel:
+        targets = tuple(f".{target}" for target in target_modules(model))
+        model.requires_grad_(False)
+        for name, layer in list(model.named_modules()):
+            if isinstance(layer, torch.nn.Linear) and name.endswith(targets):
+                parent, _, attribute = name.rpartition(".")
+                setattr(model.get_submodule(parent), attribute, _Adapter(layer, rank, dropout))
+        return model
+
+    return adapt
 
 
 def trainable_report(model: PeftModel) -> dict[str, Any]:
@@ -223,15 +261,17 @@ def _unpack(model: torch.nn.Module, dtype: torch.dtype) -> None:
             layer.__class__ = Linear  # its own merging would pack the sum again
 
 
+@torch.inference_mode()
+def logits(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of one batch where it is not padding: float32 [tokens, vocabulary] on the CPU, dropout off."""
+    inputs = {key: value.to(model.device) for key, value in batch.items() if key in ("input_ids", "attention_mask")}
+    training = model.training
+    model.eval()
+    found = model(**inputs, use_cache=False).logits.float().cpu()
+    model.train(training)
+    return found[batch["attention_mask"].bool().cpu()]
+
+
 def largest_difference(first: torch.nn.Module, second: torch.nn.Module, batch: dict[str, torch.Tensor]) -> float:
     """The largest difference between two models' logits where the batch is not padding."""
-    outputs = []
-    for model in (first, second):
-        inputs = {key: value.to(model.device) for key, value in batch.items() if key in ("input_ids", "attention_mask")}
-        training = model.training
-        model.eval()
-        with torch.inference_mode():
-            outputs.append(model(**inputs).logits.float().cpu())
-        model.train(training)
-    real = batch["attention_mask"].bool()
-    return (outputs[0] - outputs[1])[real].abs().max().item()
+    return (logits(first, batch) - logits(second, batch)).abs().max().item()

@@ -112,16 +112,20 @@ def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
     return figure
 
 
-def comparison(scores: dict[str, dict], measure: str) -> Figure:
-    """Horizontal bars of one measure for several systems. `scores`: {system: {'value', and 'low', 'high' if known}}."""
+def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figure:
+    """Horizontal bars of one measure for several systems. `scores`: {system: {'value', and 'low', 'high' if known}}.
+
+    `top` is where the measure's axis ends: 1 for shares, 100 or less for ROUGE and BLEU.
+    """
     figure, axes = _figure(7.0, 0.8 + 0.5 * len(scores))
     names = list(scores)[::-1]
     values = np.array([scores[name]["value"] for name in names])
     spread = [[values[i] - scores[n].get("low", values[i]), scores[n].get("high", values[i]) - values[i]] for i, n in enumerate(names)]
     axes.barh(names, values, xerr=np.maximum(spread, 0).T, color=[BLUE] * (len(names) - 1) + [ORANGE], capsize=3)
     for i, value in enumerate(values):
-        axes.text(0.01, i, f"{value:.3f}", va="center", color="white" if value > 0.15 else "black", fontweight="bold")
-    axes.set(xlabel=measure, xlim=(0, 1))
+        shown = f"{value:.3f}" if top <= 1 else f"{value:.1f}"
+        axes.text(0.01 * top, i, shown, va="center", color="white" if value > 0.15 * top else "black", fontweight="bold")
+    axes.set(xlabel=measure, xlim=(0, top))
     axes.grid(axis="y", visible=False)
     return figure
 
@@ -186,8 +190,11 @@ def label_f1(table: list[dict]) -> Figure:
 # ---------------------------------------------------------------- buckets, seeds
 
 
-def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None) -> Figure:
-    """A measure with its interval per bucket, one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}."""
+def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None, top: float = 1.0) -> Figure:
+    """A measure with its interval per bucket, one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}.
+
+    `top` is where the measure's axis ends, as in `comparison`.
+    """
     figure, panels = _figure(max(5.0, 1.05 * sum(map(len, groups.values())) + 2), 3.8, columns=len(groups))
     lowest = min(row[measure][part] for rows in groups.values() for row in rows for part in ("value", "low"))
     for axes, (name, rows) in zip(np.atleast_1d(panels), groups.items(), strict=True):
@@ -197,7 +204,7 @@ def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: floa
         if floor is not None:
             line = axes.axhline(floor, color=GREY, linestyle="--")
         axes.set_xticks(range(len(rows)), [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows], fontsize=8)
-        axes.set(ylabel=measure, title=name, xlim=(-0.5, len(rows) - 0.5), ylim=(max(0, lowest - 0.05), 1.02))
+        axes.set(ylabel=measure, title=name, xlim=(-0.5, len(rows) - 0.5), ylim=(max(0, lowest - 0.05 * top), 1.02 * top))
     figure.suptitle(title, fontsize="medium")
     if floor is not None:
         figure.legend([line], ["all rows"], loc="outside lower center")
@@ -270,4 +277,45 @@ def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) 
     figure, axes = _figure(5.4, 3.8)
     axes.step(recall, precision, where="post", color=BLUE)
     axes.set(xlabel="recall", ylabel="precision", title=f"Answer or refuse (average precision {average:.3f})", xlim=(0, 1), ylim=(0, 1.02))
+    return figure
+
+
+# ---------------------------------------------------------------- generated texts
+
+
+def curves(at: np.ndarray, lines: dict[str, np.ndarray], labels: tuple[str, str, str], marks: dict[str, float] | None = None) -> Figure:
+    """Lines over a common axis; `labels` are those of the axes and the title, `marks` {text: place} vertical lines."""
+    figure, axes = _figure()
+    for (name, values), colour in zip(lines.items(), sns.color_palette("colorblind", len(lines)), strict=True):
+        axes.plot(at, values, color=colour, marker="o", label=name)
+    for text, place in (marks or {}).items():
+        axes.axvline(place, color=GREY, linestyle="--", label=text)
+    axes.set(xlabel=labels[0], ylabel=labels[1], title=labels[2], ylim=(0, None))
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple[str, str]) -> Figure:
+    """Bars side by side, a cluster a name: {group: [value of each name]}; `labels` of the vertical axis and the title."""
+    figure, axes = _figure(8.0, 3.6)
+    width, colours = 0.8 / len(groups), sns.color_palette("colorblind", len(groups))
+    for i, ((group, values), colour) in enumerate(zip(groups.items(), colours, strict=True)):
+        axes.bar(np.arange(len(names)) + i * width, values, width, color=colour, label=group)
+    axes.set_xticks(np.arange(len(names)) + width * (len(groups) - 1) / 2, names)
+    axes.set(ylabel=labels[0], title=labels[1])
+    axes.grid(axis="x", visible=False)
+    figure.legend(loc="outside lower center", ncols=len(groups))
+    return figure
+
+
+def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -> Figure:
+    """Training and validation loss by step, one panel a stage of training: {stage: the Trainer's log history}."""
+    figure, panels = _figure(4.5 * len(stages), 3.4, columns=len(stages))
+    for axes, (title, history) in zip(np.atleast_1d(panels), stages.items(), strict=True):
+        for key, name, colour, mark in (("loss", "training", BLUE, None), ("eval_loss", "held-out rows", ORANGE, "o")):
+            points = [(row["step"], row[key]) for row in history if key in row]
+            if points:
+                axes.plot(*zip(*points, strict=True), color=colour, marker=mark, label=name)
+        axes.set(xlabel="step", ylabel=loss, title=title, ylim=(0, None))
+        axes.legend()
     return figure

@@ -54,11 +54,13 @@ def save_results(
     tables: dict[str, list[dict]] | None = None,
     examples: list[dict] | None = None,
     figures: dict[str, Any] | None = None,
+    precision: str | None = None,
 ) -> dict[str, Any]:
     """Write `results.json` and `plots/*.png` into the run folder and return the results object.
 
     `metrics` is {name: {'value', 'low', 'high'}}; `baselines` {baseline: {metric: value}}; the rest as in the results
-    schema. Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100.
+    schema. Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100. `precision` is what was
+    trained in, where that is not the device's default (`training.precision_for`).
     """
     results = {
         "lesson": cfg.lesson,
@@ -66,7 +68,7 @@ def save_results(
         "config": {**cfg, "overrides": cfg.overrides},
         "data": data,
         "model": model,
-        "environment": runtime.environment(),
+        "environment": runtime.environment() | ({"precision": precision} if precision else {}),
         "seed": cfg.seed,
         "seconds": clock.seconds,
         "peak_memory_mb": clock.peak_memory_mb,
@@ -99,9 +101,12 @@ def with_interval(metric: dict[str, float], digits: int = 1) -> str:
 
 def shown_metric(name: str, metric: dict[str, float]) -> str:
     """A metric in its own unit: a percentage, or plain for the ones that run from 0 to 100."""
-    if name in HUNDREDS:
-        return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
-    return with_interval(metric)
+    return points_with_interval(metric) if name in HUNDREDS else with_interval(metric)
+
+
+def points_with_interval(metric: dict[str, float]) -> str:
+    """{'value': 38.31, 'low': 37.0, 'high': 39.02} -> '38.3 [37.0, 39.0]', for what runs from 0 to 100."""
+    return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
 
 
 def escape(text: str) -> str:
@@ -123,6 +128,7 @@ def environment(folder: Path) -> jinja2.Environment:
     jinja.filters |= {
         "pct": percent,
         "ci": with_interval,
+        "points": points_with_interval,
         "md": escape,
         "duration": duration,
         "n": lambda value: f"{value:,}",
@@ -163,6 +169,7 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     metric, data = page.headline, results["data"]
     floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
     name, floor = max(floors.items(), key=lambda item: item[1])
+    shown_floor = f"{floor:.1f}" if metric in HUNDREDS else percent(floor)
     train = sum(part["rows"] for split, part in data.items() if split.startswith("train"))
     tested = getattr(page, "tested", None) or [split for split in data if split.startswith("test")]
     test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in tested)
@@ -170,7 +177,7 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     return (
         f"| [{page.title}]({link}) | {results['profile']} | {results['model']['id']} | {train:,} | {test} "
         f"| {metric.replace('_', '-')} **{shown_metric(metric, results['metrics'][metric])}** "
-        f"| {percent(floor)} ({name}) | {duration(results['seconds']['train'])}, {results['environment']['device']} "
+        f"| {shown_floor} ({name}) | {duration(results['seconds']['train'])}, {results['environment']['device']} "
         f"| {page.published} |"
     )
 

@@ -19,7 +19,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from shared import data, metrics, models, runtime, training
-from tests import bench_qa
+from tests import bench_decoder, bench_qa
 
 NAMES = ["World", "Sports", "Business", "Sci/Tech"]
 BATCH, LIMIT, RATE = 32, 128, 2e-4
@@ -173,6 +173,15 @@ def main() -> int:
         verdict(f"the usual loop for the same features: {ratios['usual features']:.1f} x ours (target 3)", ratios["usual features"] >= 3),
         verdict(f"span decoding, the usual loops with n_best 20: {ratios['decoding']:.1f} x ours, same answers (target 20)",
                 ratios["decoding"] >= 20),
+    ]
+    found = bench_decoder.compare(*(4,) if options.quick else ())
+    results += [
+        verdict(f"generation in left-padded batches against one by one: {found['generation']:.1f} x, "
+                f"{found['equal texts']:.0%} of the texts the same (target 2.5, all)",
+                found["generation"] >= 2.5 and found["equal texts"] == 1),
+        verdict("training a decoder on grouped rows with logits for completions only, against rows padded to the maximum: "
+                f"{found['training']:.2f} x, losses {found['loss difference']:.0e} apart (target 1.5, 1e-4)",
+                found["training"] >= 1.5 and found["loss difference"] <= 1e-4),
     ]
     if options.accuracy:
         common, ours, ratio = accuracies(rows=4_000, epochs=1)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     BartConfig,
@@ -13,7 +14,7 @@ from transformers import (
     T5Config,
 )
 
-from shared import cost
+from shared import cost, lora
 from shared.cost import parameters_of, training_cost
 from shared.runtime import CourseError
 
@@ -124,3 +125,13 @@ def test_nothing_is_left_fake_or_stored():
 def test_what_cannot_be_counted_says_why(options, message):
     with pytest.raises(CourseError, match=message):
         training_cost(BERT, **options)
+
+
+@pytest.mark.parametrize("name", ["phi", "llama", "gemma2"])
+def test_a_deep_model_is_counted_from_shallow_ones(name):
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64, "num_hidden_layers": 5}
+    config = AutoConfig.for_model(name, vocab_size=100, **sizes)
+    for options in ({"precision": "mixed"}, {"precision": "half", "adapt": lora.sketch(4), "four_bit": True, "optimizer_bytes": 2}):
+        whole, derived = (count(config, "next token", batch=2, length=32, **options) for count in (training_cost, cost.deep_training_cost))
+        for key in ("parameters", "trainable", "flops", "weights", "gradients", "optimizer", "activations"):
+            assert getattr(derived, key) == pytest.approx(getattr(whole, key), rel=1e-6, abs=5), key  # each block's bytes are rounded

@@ -119,6 +119,7 @@ BUNDLED_SPLITS = {
     "go_emotions": {"train": 180, "validation": 50, "test": 50},
     "mnli": {"train": 90, "validation_matched": 30, "validation_mismatched": 30},
     "rte": {"train": 56, "validation": 24},
+    "xsum": {"train": 24, "validation": 8, "test": 8},
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
-from shared import causal, data, lora, text2text, training
+from shared import causal, cost, data, lora, text2text, training
 from shared.runtime import CourseError
 
 TEXTS = list(data.bundled_split("squad", "train")["context"][:60])
@@ -250,3 +250,12 @@ def test_a_checkpoint_of_other_adapters_is_not_resumed(tmp_path):
         training.check_same_model(tmp_path / "checkpoint-1", lora.add_adapters(load()[0], 2, 8))
     with pytest.raises(CourseError, match="r 4, this model has None"):
         training.check_same_model(tmp_path / "checkpoint-1", load()[0])
+
+
+@architectures
+def test_the_sketch_has_as_many_numbers_as_the_real_adapters(name):
+    model, _, _ = load(name)
+    real = lora.trainable_report(lora.add_adapters(model, 4, 8))
+    options = {"batch": 1, "length": 16, "precision": "half", "adapt": lora.sketch(4, 0.05), "four_bit": True}
+    drawn = cost.training_cost(load(name)[0].config, "next token", **options)
+    assert (drawn.parameters, drawn.trainable) == (real["parameters"], real["trainable"])

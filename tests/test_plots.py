@@ -51,6 +51,7 @@ BUCKETS = {
 CURVES = {"micro-F1": np.array([0.2, 0.6, 0.1]), "macro-F1": np.array([0.1, 0.4, 0.3])}
 CUTS = {"stride 0": [(0, 60), (60, 120)], "stride 20": [(0, 60), (40, 100), (80, 120)]}
 STRIDES = [{"stride": s, "windows_per_question": w, "answers_whole": a} for s, w, a in ((0, 1.2, 0.97), (64, 1.3, 1.0))]
+GROUPS = {"model": [0.2, 0.6], "Lead-3": [0.0, 0.1], "references": [0.1, 0.5]}
 FIGURES = {
     "class_counts": (lambda: plots.class_counts({"train": [3, 4, 5, 6]}, NAMES), 1),
     "lengths": (lambda: plots.lengths(np.arange(10, 60), 48), 1),
@@ -67,7 +68,10 @@ FIGURES = {
     "seeds": (lambda: plots.seeds({"MNLI": [0.8, 0.7], "none": [0.6]}, "accuracy"), 1),
     "windows": (lambda: plots.windows(CUTS, {"A": (48, 54)}), 2),
     "stride_sweep": (lambda: plots.stride_sweep(STRIDES, 64), 2),
+    "curves": (lambda: plots.curves(np.arange(3), CURVES, ("threshold", "score", "a title"), {"in use": 1.0}), 1),
+    "grouped_bars": (lambda: plots.grouped_bars(GROUPS, ["words", "pairs"], ("share", "a title")), 1),
     "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
+    "losses": (lambda: plots.losses({"warm-up": HISTORY, "questions": HISTORY}), 2),
     "precision_recall": (lambda: plots.precision_recall(np.array([1, 0.8]), np.array([0, 0.5]), 0.4), 1),
 }
 
@@ -414,3 +418,41 @@ def test_precision_recall_draws_the_points_and_names_the_average():
     (axes,) = plots.precision_recall(np.array([1, 0.8, 0.5]), np.array([0, 0.5, 0.9]), 0.4321).axes
     assert axes.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.8], [0.9, 0.5]]
     assert "0.432" in axes.get_title()
+
+
+# ---------------------------------------------------------------- generated texts
+
+
+def test_curves_draw_every_line_and_mark_places():
+    (axes,) = plots.curves(np.array([64, 128, 512]), CURVES, ("tokens", "share", "What is kept"), {"in use": 128.0}).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == [*CURVES, "in use"]
+    assert lines["micro-F1"].get_xdata().tolist() == [64, 128, 512] and lines["micro-F1"].get_ydata().tolist() == [0.2, 0.6, 0.1]
+    assert set(lines["in use"].get_xdata()) == {128.0}
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(), axes.get_ylim()[0]) == ("tokens", "share", "What is kept", 0)
+
+
+def test_grouped_bars_draw_a_bar_a_group_and_name_side_by_side():
+    (axes,) = plots.grouped_bars(GROUPS, ["words", "pairs"], ("share", "Novel")).axes
+    assert [[bar.get_height() for bar in bars] for bars in axes.containers] == list(GROUPS.values())
+    left = sorted(bar.get_x() for bars in axes.containers for bar in bars)
+    assert np.diff(left).min() > 0.2
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["words", "pairs"]
+
+
+def test_the_axis_of_points_ends_where_it_is_told_to():
+    points = {"model": {"value": 12.34, "low": 10, "high": 14}, "Lead-3": {"value": 41.0}}
+    (axes,) = plots.comparison(points, "ROUGE-1", top=50).axes
+    assert axes.get_xlim() == (0, 50) and {text.get_text() for text in axes.texts} == {"12.3", "41.0"}
+    rows = [{"bucket": "whole", "mean": {"value": 30.0, "low": 20.0, "high": 40.0}, "rows": 7}]
+    (axes,) = plots.buckets({"model": rows}, "mean", "by length", top=60).axes
+    assert axes.get_ylim() == pytest.approx((17, 61.2))
+
+
+def test_losses_draws_a_panel_a_stage_with_what_its_history_has():
+    figure = plots.losses({"warm-up": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}], "questions": HISTORY})
+    first, second = figure.axes
+    assert (first.get_title(), legend(first)) == ("warm-up", ["training"])
+    assert [line.get_xydata().tolist() for line in first.lines] == [[[1, 3.0], [2, 2.0]]]
+    assert legend(second) == ["training", "held-out rows"]
+    assert second.lines[1].get_xydata().tolist() == [[10, 1.3], [20, 0.8]]

@@ -1,0 +1,96 @@
+"""The decoder part of `make bench`: batched generation and training on completions against the usual ways, side by side."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shared import causal, data, lora, text2text
+
+LENGTH, PROMPT, NEW, BATCH = 448, 96, 48, 16
+TRAIN_BATCH = 4
+
+
+def articles(rows: int) -> Dataset:
+    """Real articles where COURSE_DATA names a folder, else the bundled ones repeated (all of about the same length)."""
+    if os.environ.get("COURSE_DATA"):
+        return data.load_split("xsum", "train", rows)
+    bundled = data.bundled_split("xsum", "train")
+    return bundled.select(np.arange(rows) % len(bundled))
+
+
+def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The packaged SmolLM2 if it is installed, else its tiny twin, which says less about a real model."""
+    weights = "pretrained" if causal.gguf_folder(causal.CAUSAL["smollm2"].package) else "random"
+    texts = data.bundled_split("xsum", "train")["document"]
+    model, tokenizer, card = causal.load_causal("smollm2", weights, tokenizer_texts=texts, max_length=1_024)
+    print(f"decoder: {card['id']}, {card['parameters']:,} parameters")
+    return model, tokenizer
+
+
+def parts(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[text2text.Parts]:
+    asked = causal.frame(tokenizer)
+    return [(asked.opening + "Summarise the article in one sentence.\n\n", text, asked.closing) for text in rows["document"]]
+
+
+def generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> tuple[float, float]:
+    """(seconds one by one / seconds in batches, share of equal texts)."""
+    ids, _ = text2text.encode_prompts(parts(rows, tokenizer), tokenizer, PROMPT)
+    text2text.generate(model, tokenizer, ids[:1], max_new_tokens=2)  # the first call pays for allocation
+    seconds, texts = [], []
+    for size in (1, BATCH):
+        started = time.perf_counter()
+        texts.append(text2text.generate(model, tokenizer, ids, max_new_tokens=NEW, batch_size=size).texts)
+        seconds.append(time.perf_counter() - started)
+    return seconds[0] / seconds[1], float(np.mean([a == b for a, b in zip(*texts, strict=True)]))
+
+
+def passes(model: PreTrainedModel, batches: list[dict[str, torch.Tensor]]) -> tuple[float, float]:
+    """(seconds of all forward and backward passes, loss a token). Nothing is updated, so another batching has the same loss."""
+    total, count, started = 0.0, 0, time.perf_counter()
+    for batch in batches:
+        labels = int((batch["labels"] != text2text.IGNORED).sum())
+        loss = model(**batch).loss
+        loss.backward()
+        total, count = total + labels * loss.item(), count + labels
+    model.zero_grad()
+    return time.perf_counter() - started, total / count
+
+
+def to_width(batch: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    """The batch padded on the right to the maximum length, as `padding="max_length"` does."""
+    more = LENGTH - batch["input_ids"].shape[1]
+    fill = {"input_ids": tokenizer.eos_token_id, "attention_mask": 0, "labels": text2text.IGNORED}
+    return {key: torch.nn.functional.pad(value, (0, more), value=fill[key]) for key, value in batch.items()}
+
+
+def training(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> tuple[float, float]:
+    """(speed of grouped rows with logits for the completions alone / of rows padded to the maximum, relative difference of the losses)."""
+    encoded, _ = text2text.encode_completions(parts(rows, tokenizer), list(rows["summary"]), tokenizer, LENGTH)
+    given = [encoded[i] for i in range(len(encoded))]
+    grouped = sorted(given, key=lambda row: -len(row["input_ids"]))
+    usual, ours = text2text.CompletionCollator(tokenizer), text2text.CompletionCollator(tokenizer, only_completions=True)
+    model = lora.add_adapters(model, 16, 32).train()
+
+    def cut(examples, collate):
+        return [collate(examples[k : k + TRAIN_BATCH]) for k in range(0, len(examples), TRAIN_BATCH)]
+
+    padded = [to_width(batch, tokenizer) for batch in cut(given, usual)]
+    passes(model, padded[:1])
+    slow, loss = passes(model, padded)
+    fast, same = passes(model, cut(grouped, ours))
+    return slow / fast, abs(same - loss) / loss
+
+
+def compare(rows: int = 32) -> dict[str, float]:
+    """The ratios of both comparisons, the share of equal texts and the relative difference of the losses."""
+    model, tokenizer = load()
+    chosen = articles(rows)
+    speed, equal = generation(model, tokenizer, chosen)
+    faster, apart = training(model, tokenizer, chosen)
+    return {"generation": speed, "equal texts": equal, "training": faster, "loss difference": apart}
