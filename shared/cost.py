@@ -18,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    BartConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    T5Config,
 )
 
 from shared import models
@@ -113,9 +115,13 @@ def deep_training_cost(config: PreTrainedConfig, head: str, **options: Any) -> C
         model.num_hidden_layers = blocks
         if getattr(model, "layer_types", None):
             model.layer_types = model.layer_types[:blocks]
-    one, two = (training_cost(model, head, **options) for model in shallow)
-    more = config.num_hidden_layers - 1
-    return Cost(**{f.name: getattr(one, f.name) + more * (getattr(two, f.name) - getattr(one, f.name)) for f in fields(Cost)})
+    return _deepened(*(training_cost(model, head, **options) for model in shallow), config.num_hidden_layers)
+
+
+def _deepened(one: Cost, two: Cost, blocks: int) -> Cost:
+    """The cost of `blocks` equal blocks from that of one and of two: each further one adds what the second did."""
+    pairs = ((getattr(one, f.name), getattr(two, f.name)) for f in fields(Cost))
+    return Cost(*(first + (blocks - 1) * (second - first) for first, second in pairs))
 
 
 def _architecture(head: str) -> type:
@@ -191,3 +197,91 @@ def _summed(model: PreTrainedModel, activations: int, flops: int, four_bit: bool
         optimizer=round(optimizer_bytes * numbers),
         activations=activations,
     )
+
+
+# ---------------------------------------------------------------- the encoder–decoders of task 2
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A published encoder–decoder, its configuration written down: as deep a decoder as an encoder, `layers` each.
+
+    published: the number of parameters that its authors state.
+    tied: False where the output layer has a matrix of its own beside the embeddings.
+    """
+
+    hub_id: str
+    layers: int
+    sizes: dict[str, object]
+    published: str
+    tied: bool = True
+
+    def config(self, layers: int | None = None, dropout: float = 0.1) -> PreTrainedConfig:
+        """Its configuration, with another depth or dropout if asked for."""
+        depth = self.layers if layers is None else layers
+        if "encoder_ffn_dim" in self.sizes:
+            everywhere = {"dropout": dropout, "attention_dropout": dropout, "activation_dropout": dropout}
+            return BartConfig(encoder_layers=depth, decoder_layers=depth, **everywhere, **self.sizes)
+        return T5Config(num_layers=depth, num_decoder_layers=depth, dropout_rate=dropout, **self.sizes)
+
+
+_T5 = {"vocab_size": 32_128, "d_kv": 64}
+TEXT_MODELS = {
+    "T5-small": TextModel("google-t5/t5-small", 6, _T5 | {"d_model": 512, "d_ff": 2048, "num_heads": 8}, "60 M"),
+    "FLAN-T5-small": TextModel(
+        "google/flan-t5-small", 8,
+        _T5 | {"d_model": 512, "d_ff": 1024, "num_heads": 6, "feed_forward_proj": "gated-gelu"}, "80 M", tied=False,
+    ),
+    "T5-base": TextModel("google-t5/t5-base", 12, _T5 | {"d_model": 768, "d_ff": 3072, "num_heads": 12}, "220 M"),
+    "BART-base": TextModel(
+        "facebook/bart-base", 6,
+        {"vocab_size": 50_265, "d_model": 768, "encoder_attention_heads": 12, "decoder_attention_heads": 12,
+         "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}, "140 M",
+    ),
+    "BART-large": TextModel(
+        "facebook/bart-large", 12,
+        {"vocab_size": 50_265, "d_model": 1024, "encoder_attention_heads": 16, "decoder_attention_heads": 16,
+         "encoder_ffn_dim": 4096, "decoder_ffn_dim": 4096}, "400 M",
+    ),
+    "T5-large": TextModel("google-t5/t5-large", 24, _T5 | {"d_model": 1024, "d_ff": 4096, "num_heads": 16}, "770 M"),
+}
+T4_GIB = 14.0  # a T4's 16 GB are 14.9 GiB, of which driver and CUDA context take about one
+
+
+def text_model_cost(model: TextModel, precision: str = "fp32", dropout: float = 0.1, batch: int = 8, length: int = 512) -> Cost:
+    """The cost of training a published encoder–decoder, from twins of one and of two layers.
+
+    Every layer beyond the first adds the same parameters, FLOPs and bytes, so two shallow models say what the deep one
+    needs, in seconds instead of half a minute.
+    """
+    adapt = None if model.tied else _untie
+    shallow = (
+        training_cost(model.config(layers, dropout), "text", batch=batch, length=length, precision=precision, adapt=adapt)
+        for layers in (1, 2)
+    )
+    return _deepened(*shallow, model.layers)
+
+
+def _untie(model: PreTrainedModel) -> PreTrainedModel:
+    """The output layer with its own matrix, as in the checkpoints of T5 1.1 and FLAN-T5; the library ties them until one is loaded."""
+    model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.lm_head.weight))
+    return model
+
+
+def text_model_memory(batch: int = 8, length: int = 512) -> list[dict[str, object]]:
+    """A row a model of TEXT_MODELS: 'name', 'hub_id', 'parameters', 'published', 'fp32' and 'mixed' (GiB, low and high), 'fits'.
+
+    The low figure is without dropout. The high one is with a dropout of 0.1 everywhere as a CPU does it, which keeps each
+    mask in full precision and the attention probabilities; a GPU's kernels keep a byte an element, or nothing, and lie
+    between. fits: "yes" where the high figures of both precisions stay below T4_GIB, "no" where the low ones do not.
+    """
+    rows = []
+    for name, model in TEXT_MODELS.items():
+        spans, parameters = {}, 0
+        for precision in ("fp32", "mixed"):
+            found = [text_model_cost(model, precision, dropout, batch, length) for dropout in (0.0, 0.1)]
+            spans[precision], parameters = tuple(cost.total / GIB for cost in found), found[0].parameters
+        worst, best = max(high for _, high in spans.values()), min(low for low, _ in spans.values())
+        fits = "yes" if worst <= T4_GIB else "no" if best > T4_GIB else "perhaps"
+        rows.append({"name": name, "hub_id": model.hub_id, "parameters": parameters, "published": model.published, **spans, "fits": fits})
+    return rows

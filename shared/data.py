@@ -7,8 +7,11 @@ Hub and nothing else.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import csv
 import hashlib
+import io
 import json
 import os
 import uuid
@@ -36,6 +39,7 @@ class DatasetSpec:
     label: str | None = None
     config: str | None = None
     revision: str | None = None  # of the Hub's repository, where its newest holds a loading script instead of rows
+    gaps: bool = False  # rows of the Hub's version may lack a text; they are dropped and counted
 
     @property
     def multi_label(self) -> bool:
@@ -103,6 +107,13 @@ SPECS = {
         texts=("sentence1", "sentence2"),
         label="label",
     ),
+    "en_id": DatasetSpec(
+        hub_id="Helsinki-NLP/opus-100",
+        config="en-id",
+        features=Features({"en": Value("string"), "id": Value("string")}),
+        texts=("en", "id"),
+        gaps=True,
+    ),
     "squad": DatasetSpec(hub_id="rajpurkar/squad", features=SQUAD, texts=("question", "context")),
     "squad_v2": DatasetSpec(hub_id="rajpurkar/squad_v2", features=SQUAD, texts=("question", "context")),
     "xsum": DatasetSpec(
@@ -157,6 +168,9 @@ def load_split(name: str, split: str, n: int | None = None, seed: int = 0) -> Da
     else:
         path = (folder / name / f"{split}.parquet") if folder else (BUNDLED / name / f"{split}.jsonl")
         dataset = _from_file(name, path)
+    dataset = by_language(dataset)
+    if spec.gaps and source.startswith("hub"):
+        dataset = _without_gaps(dataset, spec, split)
     dataset = check(dataset, spec, f"{name}/{split} ({source})")
     dataset = subsample(dataset, n, seed, None if spec.multi_label else spec.label)
     dataset.info.description = json.dumps({"name": name, "split": split, "source": source})
@@ -166,7 +180,8 @@ def load_split(name: str, split: str, n: int | None = None, seed: int = 0) -> Da
 def bundled_split(name: str, split: str) -> Dataset:
     """One split of the course's own rows, whatever COURSE_DATA says: free to show, and nothing was trained on its test."""
     spec = SPECS[name]
-    dataset = check(_from_file(name, BUNDLED / name / f"{split}.jsonl"), spec, f"{name}/{split} (bundled)")
+    dataset = by_language(_from_file(name, BUNDLED / name / f"{split}.jsonl"))
+    dataset = check(dataset, spec, f"{name}/{split} (bundled)")
     dataset.info.description = json.dumps({"name": name, "split": split, "source": "bundled"})
     return dataset
 
@@ -222,6 +237,22 @@ def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
         )
     print(f"NOTE: the Hub gave no {spec.hub_id} ({reason}); using the course's bundled {split} rows instead.")
     return _from_file(name, bundled), f"bundled (fallback, {reason})"
+
+
+def by_language(dataset: Dataset) -> Dataset:
+    """A column a language, where the Hub's translation sets have a single one, `translation`: {"en": …, "id": …}."""
+    if "translation" not in dataset.column_names:
+        return dataset
+    flat = dataset.flatten()
+    return flat.rename_columns({name: name.removeprefix("translation.") for name in flat.column_names})
+
+
+def _without_gaps(dataset: Dataset, spec: DatasetSpec, split: str) -> Dataset:
+    sides = [dataset[column] for column in spec.texts if column in dataset.column_names]
+    whole = [row for row, texts in enumerate(zip(*sides, strict=True)) if all(text and text.strip() for text in texts)]
+    if len(whole) < len(dataset):
+        print(f"{split}: dropped {len(dataset) - len(whole):,} of {len(dataset):,} rows of {spec.hub_id} that lack a text")
+    return dataset.select(whole)
 
 
 def check(dataset: Dataset, spec: DatasetSpec, where: str) -> Dataset:
@@ -406,6 +437,87 @@ def multi_hot(labels: list[list[int]], classes: int) -> np.ndarray:
     rows = np.repeat(np.arange(len(labels)), [len(row) for row in labels])
     matrix[rows, np.fromiter((label for row in labels for label in row), int, len(rows))] = 1.0
     return matrix
+
+
+# ---------------------------------------------------------------- a reader's own CSV
+
+
+def csv_splits(
+    path: str | Path, name: str = "en_id", validation_share: float = 0.1, test_share: float = 0.1, seed: int = 0
+) -> tuple[Dataset, Dataset, Dataset]:
+    """(train, validation, test) of a comma-separated UTF-8 file whose first line names the text columns of data set `name`.
+
+    Args:
+        path: the file, relative to the working folder or to the checkout; other columns are left out.
+        validation_share, test_share: of the rows, drawn by `seed`. Rows with the same first text stay together, so that no
+            sentence is both trained on and tested.
+
+    Raises CourseError, with the line, for what can't be read: see `read_csv`.
+    """
+    file = next((place for place in (Path(path).expanduser(), ROOT / path) if place.is_file()), None)
+    if file is None:
+        raise CourseError(f"{path}: no such file; give the path of a CSV file with the columns {','.join(SPECS[name].texts)}")
+    rows = read_csv(file, SPECS[name].texts)
+    if len(rows) < 10:
+        raise CourseError(f"{file.name} has {len(rows)} rows: training, validation and test rows need at least 10 together")
+    dataset = Dataset.from_list(rows, features=SPECS[name].features)
+    dataset.info.description = json.dumps({"name": name, "split": "train", "source": f"file {file.name}"})
+    group = SPECS[name].texts[0]
+    rest, test = hold_out(dataset, max(1, round(test_share * len(rows))), seed, "test", group)
+    train, validation = hold_out(rest, max(1, round(validation_share * len(rows))), seed, "validation", group)
+    return train, validation, test
+
+
+def read_csv(file: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a CSV file as {column: text}, nothing but `columns` kept.
+
+    Raises CourseError for another encoding than UTF-8, another separator than the comma, a missing column, a row with too
+    few or too many cells, an empty cell, and a quote that is never closed. The message names the line.
+    """
+    reader = csv.reader(io.StringIO(_utf8(file), newline=""), strict=True)
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        places = _places(file.name, header, columns)
+        rows = [_csv_row(f"{file.name}, line {reader.line_num}", cells, header, places) for cells in reader if cells]
+    except csv.Error as error:
+        cure = "a double quote inside a quoted text is written twice, and every quote must be closed"
+        raise CourseError(f"{file.name}, line {reader.line_num}: {error}; {cure}") from None
+    return rows
+
+
+def _utf8(file: Path) -> str:
+    """The file's text, without the byte order mark that spreadsheets put in front."""
+    raw, cure = file.read_bytes(), "save it as 'CSV UTF-8'"
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise CourseError(f"{file.name} is UTF-16 or no text at all: {cure}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise CourseError(f"{file.name} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}): {cure}") from None
+
+
+def _places(name: str, header: list[str], columns: tuple[str, ...]) -> dict[str, int]:
+    """Where the columns stand."""
+    other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
+    if other:
+        raise CourseError(f"{name}: its cells are parted by {other!r}; save it with commas")
+    for column in columns:
+        if column not in header:
+            raise CourseError(f"{name} lacks the column '{column}': its first line has {', '.join(header) or 'nothing'}")
+    return {column: header.index(column) for column in columns}
+
+
+def _csv_row(where: str, cells: list[str], header: list[str], places: dict[str, int]) -> dict[str, str]:
+    if len(cells) < len(header):
+        raise CourseError(f"{where} ends after {len(cells)} of {len(header)} cells: one side is missing; write it or remove the line")
+    if len(cells) > len(header):
+        raise CourseError(f"{where} has {len(cells)} cells for {len(header)} columns: put a text with a comma in double quotes")
+    row = {column: cells[place].strip() for column, place in places.items()}
+    for column, text in row.items():
+        if not text:
+            raise CourseError(f"{where}: '{column}' is empty; fill it or remove the line")
+    return row
 
 
 # ---------------------------------------------------------------- provenance

@@ -58,7 +58,8 @@ def lengths(tokens: np.ndarray, limit: int, percentile: float = 99) -> Figure:
 
 def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "macro_f1"), loss: str = "cross-entropy") -> Figure:
     """Training and validation loss by step, and the validation `scores` (keys of the history without `eval_`) beside them."""
-    figure, (left, right) = _figure(9.0, 3.6, columns=2)
+    figure, panels = _figure(9.0, 3.6, columns=2) if scores else _figure()
+    left, right = panels if scores else (panels, None)
     train = [(row["step"], row["loss"]) for row in history if "loss" in row]
     left.plot(*zip(*train, strict=True), color=BLUE, label="training")
     checks = [row for row in history if "eval_loss" in row]
@@ -67,6 +68,8 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
     highest = max([value for _, value in train] + [row["eval_loss"] for row in checks])
     left.set(xlabel="step", ylabel=loss, title="Loss", ylim=(0, 1.08 * highest))
     left.legend()
+    if not scores:  # validated by the loss alone
+        return figure
     for key, colour in zip(scores, sns.color_palette("colorblind", len(scores)), strict=True):
         right.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
     right.set(xlabel="step", ylabel="score", title="Validation scores")
@@ -277,6 +280,65 @@ def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) 
     figure, axes = _figure(5.4, 3.8)
     axes.step(recall, precision, where="post", color=BLUE)
     axes.set(xlabel="recall", ylabel="precision", title=f"Answer or refuse (average precision {average:.3f})", xlim=(0, 1), ylim=(0, 1.02))
+    return figure
+
+
+# ---------------------------------------------------------------- translation
+
+
+def length_pairs(source: np.ndarray, target: np.ndarray, names: tuple[str, str]) -> Figure:
+    """Words of each pair's two sides against each other, and the distribution of their ratio, target / source."""
+    figure, (left, right) = _figure(9.0, 3.6, columns=2)
+    limit = max(np.percentile(source, 99.5), np.percentile(target, 99.5))
+    left.plot([0, limit], [0, limit], color=GREY, linestyle="--", label="equal")
+    left.plot(source, target, "o", color=BLUE, markersize=3, alpha=max(0.08, min(0.6, 60 / len(source))))
+    left.set(xlabel=f"words, {names[0]}", ylabel=f"words, {names[1]}", title="Length of the two sides", xlim=(0, limit), ylim=(0, limit))
+    left.legend(loc="lower right")
+    ratio = np.clip(target / np.maximum(source, 1), 0, 2.5)
+    right.hist(ratio, bins=40, range=(0, 2.5), color=BLUE)
+    right.axvline(np.median(ratio), color=ORANGE, linewidth=2, label=f"median {np.median(ratio):.2f}")
+    right.set(xlabel=f"words, {names[1]} / {names[0]} (at most 2.5)", ylabel="pairs", title="Length ratio")
+    right.legend()
+    return figure
+
+
+def distributions(values: dict[str, np.ndarray], xlabel: str, title: str, span: tuple[float, float], bins: int = 25) -> Figure:
+    """One histogram a system over the same bins, as shares, with its mean as a dashed line."""
+    figure, panels = _figure(max(5.0, 3.4 * len(values)), 3.4, columns=len(values))
+    colours = sns.color_palette("colorblind", len(values))
+    highest = 0.0
+    for axes, (name, row), colour in zip(np.atleast_1d(panels), values.items(), colours, strict=True):
+        shares, _, _ = axes.hist(np.clip(row, *span), bins=bins, range=span, weights=np.full(len(row), 1 / len(row)), color=colour)
+        axes.axvline(row.mean(), color=GREY, linestyle="--", label=f"mean {row.mean():.2f}" if span[1] <= 5 else f"mean {row.mean():.1f}")
+        axes.set(xlabel=xlabel, title=name, xlim=span)
+        axes.legend(fontsize=8)
+        highest = max(highest, shares.max())
+    for axes in np.atleast_1d(panels):
+        axes.set(ylim=(0, 1.15 * highest))
+    np.atleast_1d(panels)[0].set(ylabel="share of sentences")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def size_curve(table: list[dict], measures: tuple[str, ...]) -> Figure:
+    """Scores with their intervals against the number of training rows (logarithmic): rows with 'rows', a measure each, and 'set'.
+
+    One panel a measure, one line a set.
+    """
+    figure, panels = _figure(4.5 * len(measures), 3.6, columns=len(measures))
+    for axes, measure in zip(np.atleast_1d(panels), measures, strict=True):
+        for name, colour in zip(dict.fromkeys(row["set"] for row in table), (BLUE, ORANGE, GREEN), strict=False):
+            rows = [row for row in table if row["set"] == name]
+            values = np.array([[row[measure][part] for part in ("value", "low", "high")] for row in rows]).T
+            errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
+            axes.errorbar([row["rows"] for row in rows], values[0], yerr=errors, marker="o", color=colour, capsize=3, label=name)
+        sizes = sorted({row["rows"] for row in table})
+        shown = {"bleu": "BLEU", "chrf": "chrF"}.get(measure, measure)
+        axes.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=shown, ylim=(0, None))
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+    np.atleast_1d(panels)[0].legend()
+    figure.suptitle("What more rows buy", fontsize="medium")
     return figure
 
 

@@ -2,6 +2,7 @@
 
     python -m shared.report            render every report and README table
     python -m shared.report --check    exit 1 and name the files that are stale
+    python -m shared.report --memory   count the memory table of the encoder–decoders again
     python -m shared.report --publish OWNER/NAME   stamp the repository's address into badges, setup cells and READMEs
 
 A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metric the README shows), `published`, and
@@ -235,6 +236,32 @@ def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
     return "\n".join(rows)
 
 
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """What training the published encoder–decoders takes: the rows of `cost.text_model_memory`."""
+    header = (
+        "| Model | Parameters | Published as | Training in fp32 | Training in mixed precision | Fits a 16 GB T4 |\n"
+        "|---|---|---|---|---|---|"
+    )
+    lines = [
+        f"| [{row['name']}](https://huggingface.co/{row['hub_id']}) | {row['parameters']:,} | {row['published']} "
+        f"| {row['fp32'][0]:.1f} to {row['fp32'][1]:.1f} GiB | {row['mixed'][0]:.1f} to {row['mixed'][1]:.1f} GiB | {row['fits']} |"
+        for row in rows
+    ]
+    return "\n".join([header, *lines])
+
+
+def write_memory(root: Path = ROOT) -> list[Path]:
+    """Fill the memory tables, which no run changes and which take some seconds to count; returns the files that changed."""
+    from shared import cost  # brings torch along, which rendering does without
+
+    pages = [page for page in sorted(root.glob("task-*/README.md")) if "<!-- memory:start -->" in _old(page)]
+    table = memory_table(cost.text_model_memory()) if pages else ""
+    stale = [page for page in pages if fill(_old(page), "memory", table) != _old(page)]
+    for page in stale:
+        page.write_text(fill(_old(page), "memory", table), encoding="utf8")
+    return stale
+
+
 def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens a notebook of a public GitHub repository."""
     return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
@@ -291,11 +318,14 @@ def _old(path: Path) -> str:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m shared.report", description="render reports and README tables")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
+    parser.add_argument("--memory", action="store_true", help="count the memory tables again (after a new torch or transformers)")
     parser.add_argument("--publish", metavar="OWNER/NAME", help="stamp the repository's address everywhere")
     options = parser.parse_args(argv)
     try:
         if options.publish:
             print(f"stamped {options.publish} into {len(publish(options.publish))} files")
+        if options.memory:
+            print(f"memory tables: {len(write_memory())} changed")
         if options.check:
             stale = [path for path, text in rendered().items() if _old(path) != text]
             for path in stale:

@@ -5,8 +5,10 @@ Split off from `models`, which holds the encoders. Knows nothing of data sets.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -97,6 +99,44 @@ def load_seq2seq(
         card = {"id": f"{name if name == 't5-scratch' else 'tiny ' + spec.model_type} (random weights)", "revision": f"seed-{seed}"}
     set_dropout(model, dropout)
     return model.eval(), tokenizer, card | models.count_parameters(model)
+
+
+def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder–decoder and its tokenizer from a folder written by `models.save`, in evaluation mode, with float32 weights."""
+    if not (folder / "config.json").is_file():
+        raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def prefix_for(name: str, prefix: str) -> str:
+    """`prefix`, or nothing for a model that was never told its task that way (BART)."""
+    return prefix if name not in SEQ2SEQ or SEQ2SEQ[name].prefixes else ""
+
+
+def set_languages(tokenizer: PreTrainedTokenizerBase, source: str, target: str) -> dict[str, int]:
+    """Tell a model with language tags (mBART "en_XX", NLLB "eng_Latn") what it translates; returns arguments for `generate`.
+
+    Args:
+        source, target: tags of the tokenizer, or "" for a model without any, such as T5, which a prefix tells its task.
+
+    The library takes a wrong tag for the unknown token, without a word, and the model then writes in any language.
+    Raises CourseError for a tag that the tokenizer does not know, for a missing one, and for one that can't be used.
+    """
+    kind = type(tokenizer).__name__
+    if not hasattr(tokenizer, "src_lang"):
+        if source or target:
+            raise CourseError(f"{kind} has no language tags: leave language_tags empty and use a prefix")
+        return {}
+    special = {*tokenizer.all_special_tokens, *getattr(tokenizer, "lang_code_to_id", {})}
+    known = sorted(token for token in special if token[:2].isalpha() and "_" in token)
+    for side, tag in (("source", source), ("target", target)):
+        if tag not in known:
+            alike = [other for other in known if tag and other.lower().startswith(tag[:3].lower())]
+            near = ", ".join(alike or difflib.get_close_matches(tag, known, 3) or known[:3])
+            raise CourseError(f"{side} '{tag}' is none of the {len(known)} language tags of {kind}: choose one like {near}")
+    tokenizer.src_lang, tokenizer.tgt_lang = source, target
+    return {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
 
 
 def set_dropout(model: PreTrainedModel, dropout: float | None) -> None:

@@ -6,6 +6,7 @@ bf16 where the processor has it, the fused AdamW kernel. `make bench` measures e
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
     DataCollatorWithPadding,
@@ -79,6 +81,16 @@ def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **ov
         "disable_tqdm": True,
     }
     return TrainingArguments(**(settings | overrides))
+
+
+def precision_for(model: PreTrainedModel) -> str:
+    """The device's training precision, but fp32 instead of fp16 for a T5.
+
+    T5 was trained in bf16 and its feed-forward layers exceed fp16's largest number, 65,504: the loss becomes nan
+    (https://github.com/huggingface/transformers/issues/9295).
+    """
+    precision = runtime.precision()
+    return "fp32" if precision == "fp16" and "t5" in model.config.model_type else precision
 
 
 # ---------------------------------------------------------------- trainer
@@ -227,14 +239,42 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
 
 def last_checkpoint(run: RunFolder) -> Path | None:
     """The newest complete checkpoint; one that a kill cut off has no readable trainer_state.json and is passed over."""
-    found = sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1]))
-    for path in found:
+    return next(_complete_checkpoints(run), None)
+
+
+def _complete_checkpoints(run: RunFolder) -> Iterator[Path]:
+    """The newest first."""
+    for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf8"))
-            return path
+            yield path
         except (OSError, ValueError):
             print(f"{path.name} is incomplete; trying the one before it")
-    return None
+
+
+def average_checkpoints(model: PreTrainedModel, run: RunFolder, last: int) -> list[str]:
+    """Give `model` the mean of the weights of the newest `last` checkpoints; returns their names, the newest first.
+
+    As in the Transformer paper (Vaswani et al. 2017, section 6.1), whose base models are the mean of the last 5. The run
+    must have kept that many: pass save_total_limit=last + 1 to `arguments`, since the best one takes a place. Where there
+    are fewer, all are averaged. Raises CourseError for a run without a checkpoint, and for one of another model.
+    """
+    if last < 1:
+        raise CourseError(f"cannot average {last} checkpoints: choose 1 or more")
+    chosen = list(itertools.islice(_complete_checkpoints(run), last))
+    if not chosen:
+        raise CourseError(f"{run.name} has no checkpoint to average: train first, with save_total_limit={last + 1}")
+    mean: dict[str, torch.Tensor] = {}
+    for path in chosen:
+        check_same_model(path, model)
+        for name, weights in load_file(path / "model.safetensors").items():
+            mean[name] = mean.get(name, 0) + weights.double() / len(chosen)
+    differing = model.load_state_dict(mean, strict=False)  # copied into the model's own type
+    given = {value.data_ptr() for name, value in model.state_dict().items() if name in mean}
+    lost = [name for name in differing.missing_keys if model.state_dict()[name].data_ptr() not in given]  # the rest is tied
+    if lost or differing.unexpected_keys:
+        raise CourseError(f"{chosen[0].name} does not fit the model ({[*lost, *differing.unexpected_keys][0]}): train it again")
+    return [path.name for path in chosen]
 
 
 def check_same_model(checkpoint: Path, model: torch.nn.Module) -> None:

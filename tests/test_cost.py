@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from transformers import (
@@ -14,9 +16,9 @@ from transformers import (
     T5Config,
 )
 
-from shared import cost, lora
+from shared import cost, lora, report
 from shared.cost import parameters_of, training_cost
-from shared.runtime import CourseError
+from shared.runtime import ROOT, CourseError
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 500}
 BERT = BertConfig(**SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -125,6 +127,37 @@ def test_nothing_is_left_fake_or_stored():
 def test_what_cannot_be_counted_says_why(options, message):
     with pytest.raises(CourseError, match=message):
         training_cost(BERT, **options)
+
+
+# ---------------------------------------------------------------- the encoder–decoders of task 2
+
+# What the Hub's checkpoints hold: the embeddings of FLAN-T5 are not shared with its output layer.
+CHECKPOINTS = {
+    "T5-small": 60_506_624, "FLAN-T5-small": 76_961_152, "T5-base": 222_903_552, "BART-base": 139_420_416, "BART-large": 406_291_456,
+    "T5-large": 737_668_096,
+}
+
+
+@pytest.mark.parametrize("name", ["T5-small", "BART-base"])
+@pytest.mark.parametrize("precision", ["fp32", "mixed"])
+def test_two_shallow_twins_say_what_the_deep_model_costs(name, precision):
+    model = cost.TEXT_MODELS[name]
+    deep = training_cost(model.config(layers=4), "text", batch=2, length=32, precision=precision)
+    shallow = cost.text_model_cost(dataclasses.replace(model, layers=4), precision, batch=2, length=32)
+    assert shallow == deep
+
+
+def test_the_memory_table_in_the_readme_is_up_to_date():
+    rows = cost.text_model_memory()
+    assert {row["name"]: row["parameters"] for row in rows} == CHECKPOINTS
+    for row in rows:
+        assert row["parameters"] == pytest.approx(1e6 * float(row["published"].split()[0]), rel=0.05), row["name"]
+        assert all(low <= high for low, high in (row["fp32"], row["mixed"]))
+        least = 16 * row["parameters"] / cost.GIB
+        assert row["fp32"][0] > least and row["mixed"][0] > least
+    assert {row["name"]: row["fits"] for row in rows if row["name"] in ("T5-small", "T5-large")} == {"T5-small": "yes", "T5-large": "no"}
+    readme = (ROOT / "task-2" / "README.md").read_text(encoding="utf8")
+    assert report.fill(readme, "memory", report.memory_table(rows)) == readme, "run `python -m shared.report --memory` and commit the table"
 
 
 @pytest.mark.parametrize("name", ["phi", "llama", "gemma2"])

@@ -120,6 +120,7 @@ BUNDLED_SPLITS = {
     "mnli": {"train": 90, "validation_matched": 30, "validation_mismatched": 30},
     "rte": {"train": 56, "validation": 24},
     "xsum": {"train": 24, "validation": 8, "test": 8},
+    "en_id": {"train": 80, "validation": 20, "test": 20},
 }
 
 
@@ -986,3 +987,104 @@ def test_a_data_set_without_labels_is_not_multi_label():
 def test_the_schema_names_the_classes_in_the_hubs_order():
     assert data.SPECS["ag_news"].features["label"] == ClassLabel(names=NAMES)
     assert data.SPECS["ag_news"].hub_id.count("/") == 1
+
+
+# translation pairs, and a reader's own CSV
+
+
+def test_translations_become_a_column_a_language(folder):
+    folder(name="en_id", translation=[{"en": "Yes.", "id": "Ya."}, {"en": "No.", "id": "Tidak."}])
+    pairs = load_split("en_id", "train")
+    assert pairs.column_names == ["en", "id"]
+    assert pairs[1] == {"en": "No.", "id": "Tidak."}
+
+
+def test_pairs_may_have_their_columns_already(folder):
+    folder(name="en_id", id=["Ya."], en=["Yes."], source=["somewhere"])
+    assert load_split("en_id", "train")[0] == {"en": "Yes.", "id": "Ya."}
+
+
+def test_the_hubs_feature_for_translations_is_taken_apart_and_gaps_are_dropped_and_counted(monkeypatch, capsys):
+    rows = [{"en": "Yes.", "id": "Ya."}, {"en": "No.", "id": " "}, {"en": None, "id": "Siapa?"}, {"en": "Who?", "id": "Siapa?"}]
+    features = datasets.Features({"translation": datasets.Translation(languages=["en", "id"])})
+    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setattr(data, "hub_reachable", lambda: True)
+    monkeypatch.setattr(data, "load_dataset", lambda *args, **kwargs: Dataset.from_list([{"translation": row} for row in rows], features))
+    pairs = load_split("en_id", "train")
+    assert list(pairs["en"]) == ["Yes.", "Who?"]
+    assert pairs.features == data.SPECS["en_id"].features
+    assert "train: dropped 2 of 4 rows of Helsinki-NLP/opus-100 that lack a text" in capsys.readouterr().out
+
+
+def test_a_gap_in_a_folder_is_an_error_since_the_reader_can_mend_it(folder):
+    folder(name="en_id", translation=[{"en": "Yes.", "id": "Ya."}, {"en": "No.", "id": ""}])
+    with pytest.raises(CourseError, match=r"^en_id/train \(folder\): row 1 has an empty 'id'; remove the row or fill it$"):
+        load_split("en_id", "train")
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A function that writes my.csv from bytes, or from a text in UTF-8."""
+
+    def write(content):
+        file = tmp_path / "my.csv"
+        file.write_bytes(content if isinstance(content, bytes) else content.encode("utf8"))
+        return file
+
+    return write
+
+
+def test_csv_is_read_whatever_the_order_of_its_columns_its_quotes_and_its_line_ends(written):
+    file = written('\ufeffid, source ,en\r\n"Ya, ""benar"".",web,"Yes,\nright."\r\n\r\n Tidak. ,web,No.\r\n')
+    assert data.read_csv(file, ("en", "id")) == [{"en": "Yes,\nright.", "id": 'Ya, "benar".'}, {"en": "No.", "id": "Tidak."}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("en,indonesian\nYes,Ya\n", r"^my.csv lacks the column 'id': its first line has en, indonesian$"),
+        ("", r"^my.csv lacks the column 'en': its first line has nothing$"),
+        ("en;id\nYes;Ya\n", r"^my.csv: its cells are parted by ';'; save it with commas$"),
+        ("en\tid\nYes\tYa\n", r"^my.csv: its cells are parted by '\\t'; save it with commas$"),
+        ("en,id\nYes,Ya\nNo,\n", r"^my.csv, line 3: 'id' is empty; fill it or remove the line$"),
+        ("en,id\n  ,Ya\n", r"^my.csv, line 2: 'en' is empty; fill it or remove the line$"),
+        ("en,id\nYes,Ya\nNo\n", r"^my.csv, line 3 ends after 1 of 2 cells: one side is missing; write it or remove the line$"),
+        ("en,id\nNo, thanks,Tidak\n", r"^my.csv, line 2 has 3 cells for 2 columns: put a text with a comma in double quotes$"),
+        ('en,id\n"Yes,Ya\nNo,Tidak\n', r"^my.csv, line 3: unexpected end of data; a double quote inside .* every quote must be closed$"),
+        ("en,id\nCafé,Kafe\n".encode("latin-1"), r"^my.csv is not UTF-8 \(byte 0xe9 in line 2\): save it as 'CSV UTF-8'$"),
+        ("en,id\nYes,Ya\n".encode("utf-16"), r"^my.csv is UTF-16 or no text at all: save it as 'CSV UTF-8'$"),
+        ("en,id\nYes,Ya\n".encode("utf-16-le"), r"^my.csv is UTF-16 or no text at all: save it as 'CSV UTF-8'$"),
+    ],
+)
+def test_csv_with_something_wrong_names_its_line(written, content, message):
+    with pytest.raises(CourseError, match=message):
+        data.read_csv(written(content), ("en", "id"))
+
+
+def test_csv_splits_share_no_source_and_lose_no_row(written):
+    file = written("en,id\n" + "".join(f"sentence {k % 40},kalimat {k}\n" for k in range(60)))
+    parts = data.csv_splits(file, seed=3)
+    assert sum(map(len, parts)) == 60
+    assert all(len(part) >= 6 for part in parts[1:])
+    sources = [set(part["en"]) for part in parts]
+    assert not (sources[0] & sources[1] or sources[0] & sources[2] or sources[1] & sources[2])
+    recorded = data.record(*parts)
+    assert list(recorded) == ["train", "validation", "test"]
+    assert {part["source"].split(",")[0] for part in recorded.values()} == {"file my.csv"}
+    assert data.record(*data.csv_splits(file, seed=3)) == recorded != data.record(*data.csv_splits(file, seed=4))
+
+
+def test_csv_that_is_not_there_or_too_short(written, monkeypatch, tmp_path):
+    with pytest.raises(CourseError, match=r"^nowhere.csv: no such file; give the path of a CSV file with the columns en,id$"):
+        data.csv_splits("nowhere.csv")
+    with pytest.raises(CourseError, match=r"^my.csv has 1 rows: training, validation and test rows need at least 10 together$"):
+        data.csv_splits(written("en,id\nYes,Ya\n"))
+    written("en,id\n" + "".join(f"sentence {k},kalimat {k}\n" for k in range(12)))
+    monkeypatch.setattr(data, "ROOT", tmp_path)  # a notebook runs in its own folder; a path may be relative to the checkout
+    assert sum(map(len, data.csv_splits("my.csv"))) == 12
+
+
+def test_texts_of_a_csv_are_withheld_from_what_gets_published(written, monkeypatch):
+    file = written("en,id\n" + "".join(f"sentence {k},kalimat {k}\n" for k in range(12)))
+    monkeypatch.setenv("COURSE_TEXTS", "withhold")
+    assert excerpt(data.csv_splits(file)[2], 0, "en") == "[text withheld: row 0 of en_id/test]"

@@ -51,6 +51,11 @@ BUCKETS = {
 CURVES = {"micro-F1": np.array([0.2, 0.6, 0.1]), "macro-F1": np.array([0.1, 0.4, 0.3])}
 CUTS = {"stride 0": [(0, 60), (60, 120)], "stride 20": [(0, 60), (40, 100), (80, 120)]}
 STRIDES = [{"stride": s, "windows_per_question": w, "answers_whole": a} for s, w, a in ((0, 1.2, 0.97), (64, 1.3, 1.0))]
+LENGTHS = {"test": np.array([0.5, 1.0, 9.0]), "course": np.array([1.0])}
+SIZES = [
+    {"set": name, "rows": rows, **{key: {"value": v, "low": v - 1, "high": v + 1} for key, v in (("bleu", rows / 100), ("chrf", 30.0))}}
+    for rows in (100, 400, 1_600) for name in ("test", "course")
+]
 GROUPS = {"model": [0.2, 0.6], "Lead-3": [0.0, 0.1], "references": [0.1, 0.5]}
 FIGURES = {
     "class_counts": (lambda: plots.class_counts({"train": [3, 4, 5, 6]}, NAMES), 1),
@@ -70,6 +75,9 @@ FIGURES = {
     "stride_sweep": (lambda: plots.stride_sweep(STRIDES, 64), 2),
     "curves": (lambda: plots.curves(np.arange(3), CURVES, ("threshold", "score", "a title"), {"in use": 1.0}), 1),
     "grouped_bars": (lambda: plots.grouped_bars(GROUPS, ["words", "pairs"], ("share", "a title")), 1),
+    "length_pairs": (lambda: plots.length_pairs(np.arange(5, 40), np.arange(4, 39), ("English", "Indonesian")), 2),
+    "distributions": (lambda: plots.distributions(LENGTHS, "ratio", "Length ratio", (0, 2.5)), 2),
+    "size_curve": (lambda: plots.size_curve(SIZES, ("bleu", "chrf")), 2),
     "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
     "losses": (lambda: plots.losses({"warm-up": HISTORY, "questions": HISTORY}), 2),
     "precision_recall": (lambda: plots.precision_recall(np.array([1, 0.8]), np.array([0, 0.5]), 0.4), 1),
@@ -418,6 +426,47 @@ def test_precision_recall_draws_the_points_and_names_the_average():
     (axes,) = plots.precision_recall(np.array([1, 0.8, 0.5]), np.array([0, 0.5, 0.9]), 0.4321).axes
     assert axes.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.8], [0.9, 0.5]]
     assert "0.432" in axes.get_title()
+
+
+# translation
+
+
+def test_length_pairs_marks_the_diagonal_and_the_median_ratio():
+    left, right = plots.length_pairs(np.array([10, 20, 40]), np.array([10, 10, 80]), ("English", "Indonesian")).axes
+    assert left.lines[1].get_xdata().tolist() == [10, 20, 40] and left.lines[1].get_ydata().tolist() == [10, 10, 80]
+    assert right.lines[0].get_label() == "median 1.00"
+    assert "Indonesian / English" in right.get_xlabel()
+
+
+def test_distributions_share_their_bins_and_height_and_keep_what_is_outside():
+    figure = plots.distributions(LENGTHS, "ratio", "Length ratio", (0, 2.5))
+    first, second = figure.axes
+    assert first.get_ylim() == second.get_ylim() and first.get_xlim() == second.get_xlim() == (0, 2.5)
+    for axes in (first, second):
+        assert sum(bar.get_height() for bar in axes.patches) == pytest.approx(1)
+    assert first.lines[0].get_label() == "mean 3.50"  # of the values as they are, not as they are drawn
+
+
+def test_size_curve_has_a_panel_a_measure_and_a_line_a_set():
+    figure = plots.size_curve(SIZES, ("bleu", "chrf"))
+    for axes, measure in zip(figure.axes, ("bleu", "chrf"), strict=True):
+        assert axes.get_xscale() == "log" and axes.get_ylabel().lower() == measure and axes.get_ylim()[0] == 0
+        assert [text.get_text() for text in axes.get_xticklabels()] == ["100", "400", "1,600"]
+        assert len(axes.containers) == 2
+    assert figure.axes[0].containers[0].lines[0].get_ydata().tolist() == [1.0, 4.0, 16.0]
+
+
+def test_scores_out_of_a_hundred_have_their_own_axis():
+    axes = plots.comparison({"model": {"value": 31.25}, "floor": {"value": 4.0}}, "chrF", top=100).axes[0]
+    assert axes.get_xlim() == (0, 100) and [text.get_text() for text in axes.texts] == ["4.0", "31.2"]
+    rows = [{"bucket": "all", "mean": {"value": 31.0, "low": 30.0, "high": 32.0}, "rows": 9}]
+    axes = plots.buckets({"length": rows}, "mean", "chrF", top=100).axes[0]
+    assert axes.get_ylim() == (25, 102)
+
+
+def test_a_learning_curve_without_scores_is_the_loss_alone():
+    (axes,) = plots.learning_curve(HISTORY, ()).axes
+    assert len(axes.lines) == 2
 
 
 # ---------------------------------------------------------------- generated texts

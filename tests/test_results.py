@@ -175,6 +175,41 @@ def test_readme_of_a_tested_split_that_the_results_lack_fails(checkout):
         readme_row(checkout, three_splits(), '{% set tested = ["validation"] %}')
 
 
+def test_readme_shows_bleu_and_its_floor_without_a_percent_sign(checkout):
+    results = three_splits()
+    results["metrics"] = {"bleu": {"value": 9.14, "low": 8.2, "high": 10.06}}
+    results["baselines"] = {"copy": {"bleu": 1.2}, "word for word": {"bleu": 2.75, "chrf": 30.0}}
+    lesson = checkout / "task-1" / "demo"
+    template = '{% set title = "Demo" %}{% set headline = "bleu" %}{% set published = "27.5" %}{{ r.metrics.bleu | points }}'
+    (lesson / "report.md.j2").write_text(template)
+    assert "| bleu **9.1 [8.2, 10.1]** | 2.8 (word for word) |" in report.headline_row(lesson, results, checkout)
+    assert report.render(lesson / "report.md.j2", results, "", "") == "9.1 [8.2, 10.1]\n"
+
+
+def test_a_lesson_without_results_is_passed_over(checkout):
+    waiting = checkout / "task-1" / "later"
+    waiting.mkdir()
+    (waiting / "report.md.j2").write_text('{% set title = "Later" %}{% set headline = "f1" %}{% set published = "" %}')
+    report.write_pages(checkout)
+    assert not (waiting / "report.md").exists() and "Later" not in (checkout / "README.md").read_text()
+
+
+def test_the_memory_table_is_counted_when_asked_for_and_left_alone_otherwise(checkout, monkeypatch):
+    from shared import cost
+
+    memory = {"fp32": (1.0, 2.04), "mixed": (0.5, 1.5), "fits": "yes"}
+    row = {"name": "T5-tiny", "hub_id": "someone/t5-tiny", "parameters": 1_234, "published": "0 M", **memory}
+    monkeypatch.setattr(cost, "text_model_memory", lambda: [row])
+    assert report.write_memory(checkout) == []
+    page = checkout / "task-1" / "README.md"
+    page.write_text("<!-- memory:start -->\n<!-- memory:end -->\n")
+    assert report.write_memory(checkout) == [page]
+    line = "| [T5-tiny](https://huggingface.co/someone/t5-tiny) | 1,234 | 0 M | 1.0 to 2.0 GiB | 0.5 to 1.5 GiB | yes |"
+    assert line in page.read_text().splitlines()
+    report.write_pages(checkout)
+    assert line in page.read_text() and report.write_memory(checkout) == []
+
+
 def test_text_from_data_is_inert_markdown():
     hostile = "<script>x</script> | [a](javascript:1) `b` *c* _d_\nnew line # e"
     shown = report.escape(hostile)

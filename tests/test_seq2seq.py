@@ -1,6 +1,6 @@
 import pytest
 import torch
-from transformers import DataCollatorForSeq2Seq
+from transformers import DataCollatorForSeq2Seq, MBart50Tokenizer, NllbTokenizer
 
 from shared import data, models, seq2seq, text2text
 from shared.runtime import CourseError
@@ -121,3 +121,44 @@ def test_pretrained_weights_are_loaded_in_float32(monkeypatch, tmp_path):
     model, _, card = load_seq2seq("t5-small", "pretrained")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert card["id"] == str(tmp_path)
+
+
+@pytest.mark.parametrize(("tagged", "source", "target"), [(NllbTokenizer, "eng_Latn", "ind_Latn"), (MBart50Tokenizer, "en_XX", "id_ID")])
+def test_language_tags_reach_both_sides_and_the_generation(tagged, source, target):
+    tokenizer = tagged()
+    first, second = tokenizer.convert_tokens_to_ids([source, target])
+    assert seq2seq.set_languages(tokenizer, source, target) == {"forced_bos_token_id": second}
+    assert tokenizer("a")["input_ids"][0] == first
+    assert tokenizer(text_target="a")["input_ids"][0] == second
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ("eng_Latn", "ind", r"^target 'ind' is none of the 202 language tags of NllbTokenizer: choose one like ind_Latn$"),
+        ("eng_latn", "ind_Latn", r"^source 'eng_latn' is none of .*: choose one like eng_Latn$"),
+        ("", "", r"^source '' is none of the 202 language tags of NllbTokenizer: choose one like ace_Arab, ace_Latn, acm_Arab$"),
+        ("eng_Latn", "<unk>", r"^target '<unk>' is none of"),
+    ],
+)
+def test_a_language_tag_that_the_tokenizer_does_not_know(source, target, message):
+    with pytest.raises(CourseError, match=message):
+        seq2seq.set_languages(NllbTokenizer(), source, target)
+
+
+def test_a_model_without_language_tags():
+    _, tokenizer, _ = load("t5-small")
+    assert seq2seq.set_languages(tokenizer, "", "") == {}
+    with pytest.raises(CourseError, match=r"has no language tags: leave language_tags empty and use a prefix$"):
+        seq2seq.set_languages(tokenizer, "", "ind_Latn")
+
+
+def test_a_saved_model_is_loaded_with_its_tokenizer_and_its_prefix_known(tmp_path):
+    model, tokenizer, _ = load("t5-small")
+    models.save(model, tokenizer, tmp_path)
+    again, tokenizer_again = seq2seq.load_saved(tmp_path)
+    wrote = text2text.generate(model, tokenizer, TEXTS[:2], max_new_tokens=5, max_source=48).texts
+    assert text2text.generate(again, tokenizer_again, TEXTS[:2], max_new_tokens=5, max_source=48).texts == wrote
+    with pytest.raises(CourseError, match="holds no saved model"):
+        seq2seq.load_saved(tmp_path / "nothing")
+    assert [seq2seq.prefix_for(name, "do: ") for name in ("t5-small", "bart-base", "someone/a-t5")] == ["do: ", "", "do: "]

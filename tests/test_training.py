@@ -363,3 +363,61 @@ def test_checkpoint_of_another_model_is_refused(run, tmp_path):
     three.config.vocab_size = other.model.config.vocab_size
     with pytest.raises(CourseError, match=r"another model \(num_labels 4, this one has 3\): resume it with"):
         training.check_same_model(training.last_checkpoint(run), three)
+
+
+# ---------------------------------------------------------------- the mean of checkpoints
+
+
+def test_the_mean_of_the_last_checkpoints_is_that_of_each_weight(run):
+    from safetensors.torch import load_file
+
+    trainer = lesson(run, "rte", cfg=config(epochs=2.0), arguments={"save_total_limit": 6, "eval_steps": 1, "save_steps": 1})
+    training.fit(trainer, run)
+    names = training.average_checkpoints(trainer.model, run, 3)
+    steps = sorted((int(path.name.rsplit("-", 1)[1]) for path in run.checkpoints.glob("checkpoint-*")), reverse=True)
+    assert names == [f"checkpoint-{step}" for step in steps[:3]]
+    saved = [load_file(run.checkpoints / name / "model.safetensors") for name in names]
+    for name, value in trainer.model.state_dict().items():
+        assert torch.allclose(value, torch.stack([part[name] for part in saved]).mean(0), atol=1e-6)
+    assert training.average_checkpoints(trainer.model, run, 100) == [f"checkpoint-{step}" for step in steps]
+
+
+def checkpoint(run, model, step):
+    folder = run.checkpoints / f"checkpoint-{step}"
+    model.save_pretrained(folder)
+    (folder / "trainer_state.json").write_text("{}")
+    return folder
+
+
+def test_tied_weights_are_averaged_once_and_stay_tied(run):
+    from shared import seq2seq
+
+    model, _, _ = seq2seq.load_seq2seq("t5-small", "random", tokenizer_texts=["one two three"], vocabulary=300)
+    for step, value in ((1, 1.0), (2, 4.0)):
+        with torch.no_grad():
+            model.shared.weight.fill_(value)
+        checkpoint(run, model, step)
+    assert training.average_checkpoints(model, run, 2) == ["checkpoint-2", "checkpoint-1"]
+    for weights in (model.shared.weight, model.lm_head.weight, model.encoder.embed_tokens.weight):
+        assert (weights == 2.5).all() and weights.data_ptr() == model.shared.weight.data_ptr()
+
+
+def test_checkpoints_that_cannot_be_averaged_say_why(run):
+    trainer = lesson(run, "rte")
+    with pytest.raises(CourseError, match=r"^cannot average 0 checkpoints: choose 1 or more$"):
+        training.average_checkpoints(trainer.model, run, 0)
+    with pytest.raises(CourseError, match=r"has no checkpoint to average: train first, with save_total_limit=4$"):
+        training.average_checkpoints(trainer.model, run, 3)
+    checkpoint(run, lesson(run, "ag_news").model, 7)
+    with pytest.raises(CourseError, match=r"^checkpoint-7 was written by another model"):
+        training.average_checkpoints(trainer.model, run, 1)
+
+
+def test_a_t5_is_never_trained_in_fp16(monkeypatch):
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(training.runtime, "precision", lambda: "fp16")
+    t5, bart = (SimpleNamespace(config=SimpleNamespace(model_type=kind)) for kind in ("t5", "bart"))
+    assert (training.precision_for(t5), training.precision_for(bart)) == ("fp32", "fp16")
+    monkeypatch.setattr(training.runtime, "precision", lambda: "bf16")
+    assert training.precision_for(t5) == "bf16"
