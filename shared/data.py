@@ -122,6 +122,13 @@ SPECS = {
         features=Features({column: Value("string") for column in ("document", "summary", "id")}),
         texts=("document", "summary"),
     ),
+    "sst2": DatasetSpec(
+        hub_id="nyu-mll/glue",
+        config="sst2",
+        features=Features({"sentence": Value("string"), "label": ClassLabel(names=["negative", "positive"])}),
+        texts=("sentence",),
+        label="label",
+    ),
 }
 
 

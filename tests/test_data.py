@@ -121,6 +121,7 @@ BUNDLED_SPLITS = {
     "rte": {"train": 56, "validation": 24},
     "xsum": {"train": 24, "validation": 8, "test": 8},
     "en_id": {"train": 80, "validation": 20, "test": 20},
+    "sst2": {"train": 80, "validation": 40},
 }
 
 
@@ -148,8 +149,8 @@ def test_bundled_splits_have_their_rows_in_the_hubs_schema_and_none_twice(all_bu
         assert all(first != second for first, second in texts)
 
 
-@pytest.mark.parametrize("name", ["mnli", "rte"])
-def test_bundled_pairs_are_balanced_in_every_split(all_bundled, name):
+@pytest.mark.parametrize("name", ["mnli", "rte", "sst2"])
+def test_bundled_labels_are_balanced_in_every_split(all_bundled, name):
     classes = len(data.SPECS[name].names)
     for rows in all_bundled[name].values():
         assert Counter(rows["label"]) == dict.fromkeys(range(classes), len(rows) // classes)
@@ -433,6 +434,7 @@ def test_hub_is_asked_for_the_namespaced_id_and_the_split(hub):
         ("go_emotions", "train", "google-research-datasets/go_emotions", "simplified"),
         ("mnli", "validation_mismatched", "nyu-mll/glue", "mnli"),
         ("rte", "validation", "nyu-mll/glue", "rte"),
+        ("sst2", "validation", "nyu-mll/glue", "sst2"),
     ],
 )
 def test_hub_is_asked_for_the_configuration(hub, monkeypatch, name, split, hub_id, config):
