@@ -378,6 +378,26 @@ def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -
             points = [(row["step"], row[key]) for row in history if key in row]
             if points:
                 axes.plot(*zip(*points, strict=True), color=colour, marker=mark, label=name)
-        axes.set(xlabel="step", ylabel=loss, title=title, ylim=(0, None))
+        highest = max(row[key] for row in history for key in ("loss", "eval_loss") if key in row)
+        axes.set(xlabel="step", ylabel=loss, title=title, ylim=(0, 1.08 * highest))
         axes.legend()
+    return figure
+
+
+def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
+    """One stacked bar a system, its parts the shares of each outcome: {system: {outcome: share}}, best outcome first."""
+    figure, axes = _figure(7.5, 1.5 + 0.55 * len(shares))
+    names = list(shares)[::-1]
+    colours = (GREEN, BLUE, "#E69F00", GREY)
+    left = np.zeros(len(names))
+    for outcome, colour in zip(next(iter(shares.values())), colours, strict=False):
+        values = np.array([shares[name][outcome] for name in names])
+        axes.barh(names, values, left=left, color=colour, label=outcome, height=0.6)
+        for at, value in enumerate(values):
+            if value > 0.06:
+                axes.text(left[at] + value / 2, at, f"{value:.0%}", ha="center", va="center", color="white", fontsize=8)
+        left += values
+    axes.set(xlabel="share of the questions", xlim=(0, 1), title=title)
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=len(colours))
     return figure

@@ -104,31 +104,18 @@ def train_features(
     `eval_features` does, for a bad answer, and for a row without answer where none may be.
     """
     ids, questions, contexts = _read(rows, "answers")
-    answers = [(a["text"], a["answer_start"]) if a and a["text"] else None for a in rows["answers"][:]]
-    if not allow_unanswerable and None in answers:
-        raise CourseError(
-            f"{_named(ids, [answer is None for answer in answers])} has no answer: remove it, or pass allow_unanswerable=True (SQuAD v2)"
-        )
+    answers = _answers(rows)
+    if not allow_unanswerable:
+        _require_answers(ids, answers)
     pairs = _tokenise(questions, contexts, tokenizer)
     first, last, bad = _answer_tokens(answers, contexts, pairs)
-    _say_bad(ids, bad, skip_bad_answers)
+    _judge(ids, bad, skip_bad_answers)
     windows = _cut(pairs, ids, contexts, tokenizer, max_length, stride, ~bad)
     first, last = first[windows.row] - windows.token, last[windows.row] - windows.token
     inside = (first >= 0) & (last < windows.size)
     labels = {"start_positions": first, "end_positions": last}
     labels = {name: pa.array(np.where(inside, windows.first + where, windows.cls)) for name, where in labels.items()}
     return Dataset(pa.table(windows.columns | labels))
-
-
-def _say_bad(ids: list[str], bad: np.ndarray, skip: bool) -> None:
-    if bad.any() and not skip:
-        raise CourseError(
-            f"the answer of {_named(ids, bad)} does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true"
-        )
-    if bad.all():
-        raise CourseError(f"no row is left: none of the {len(ids):,} answers stands at its answer_start; check the column")
-    if bad.any():
-        print(f"skipped {bad.sum():,} of {len(ids):,} rows: their answer does not stand at its answer_start")
 
 
 def collator(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], BatchEncoding]:
@@ -163,6 +150,49 @@ def _read(rows: Dataset, *more: str) -> tuple[list[str], list[str], list[str]]:
     if not len(rows):
         raise CourseError("there are no rows: give at least one question")
     return rows["id"][:], rows["question"][:], rows["context"][:]
+
+
+def sound_rows(rows: Dataset, *, skip_bad_answers: bool = False) -> Dataset:
+    """The rows of SQuAD v1 whose first answer stands at its answer_start, for models that are not shown positions.
+
+    Raises CourseError as `train_features` does: for a row without answer, and for a bad answer unless it is to be skipped,
+    which is then counted and said.
+    """
+    ids, _, contexts = _read(rows, "answers")
+    answers = _answers(rows)
+    _require_answers(ids, answers)
+    bad = np.array([_misplaced(answer, context) for answer, context in zip(answers, contexts, strict=True)])
+    _judge(ids, bad, skip_bad_answers)
+    return rows.select(np.flatnonzero(~bad)) if bad.any() else rows
+
+
+def _answers(rows: Dataset) -> list[tuple[list[str], list[int]] | None]:
+    """(texts, starts) of each row, None for a row without answer."""
+    return [(a["text"], a["answer_start"]) if a and a["text"] else None for a in rows["answers"][:]]
+
+
+def _misplaced(answer: tuple[list[str], list[int]], context: str) -> bool:
+    text, at = answer[0][0], answer[1][0] if answer[1] else -1
+    return not text.strip() or at < 0 or context[at : at + len(text)] != text
+
+
+def _require_answers(ids: list[str], answers: list[Any]) -> None:
+    if None in answers:
+        raise CourseError(
+            f"{_named(ids, [answer is None for answer in answers])} has no answer: remove it, or pass allow_unanswerable=True (SQuAD v2)"
+        )
+
+
+def _judge(ids: list[str], bad: np.ndarray, skip: bool) -> None:
+    """Stop at bad answers, or say how many are skipped."""
+    if bad.any() and not skip:
+        raise CourseError(
+            f"the answer of {_named(ids, bad)} does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true"
+        )
+    if bad.all():
+        raise CourseError(f"no row is left: none of the {len(ids):,} answers stands at its answer_start; check the column")
+    if bad.any():
+        print(f"skipped {bad.sum():,} of {len(ids):,} rows: their answer does not stand at its answer_start")
 
 
 def _named(ids: Sequence[str], mask: Iterable[bool]) -> str:
@@ -219,7 +249,7 @@ def _answer_tokens(
     for row, answer in enumerate(answers):
         if answer is not None:
             text, at = answer[0][0], answer[1][0] if answer[1] else -1
-            bad[row] = not text.strip() or at < 0 or contexts[row][at : at + len(text)] != text
+            bad[row] = _misplaced(answer, contexts[row])
             spans.append((row, at, at + len(text)))
     if not spans:
         return first, last, bad

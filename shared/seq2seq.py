@@ -6,6 +6,7 @@ Split off from `models`, which holds the encoders. Knows nothing of data sets.
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,9 @@ from transformers import (
 
 from shared import models
 from shared.runtime import CourseError, hub_reachable, unknown
+
+# said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
+warnings.filterwarnings("ignore", message="Version v4.12.0 introduces a better way to train encoder-decoder")
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,9 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An encoder–decoder and its tokenizer from a folder written by `models.save`, in evaluation mode, with float32 weights."""
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    warm = AutoConfig.from_pretrained(folder).model_type == "encoder-decoder"
+    architecture = EncoderDecoderModel if warm else AutoModelForSeq2SeqLM
+    return architecture.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def prefix_for(name: str, prefix: str) -> str:

@@ -208,6 +208,19 @@ class Reporter(TrainerCallback):
             self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
 
 
+class StopAfter(TrainerCallback):
+    """Ends a training after so many seconds, for comparing models at equal time; evaluations count as time."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.deadline = time.perf_counter() + self.seconds
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= time.perf_counter() >= self.deadline
+
+
 def callbacks(patience: int) -> list[TrainerCallback]:
     """Early stopping after `patience` evaluations without a better score, and the reporter."""
     return [EarlyStoppingCallback(early_stopping_patience=patience), Reporter()]

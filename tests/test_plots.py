@@ -51,6 +51,7 @@ BUCKETS = {
 CURVES = {"micro-F1": np.array([0.2, 0.6, 0.1]), "macro-F1": np.array([0.1, 0.4, 0.3])}
 CUTS = {"stride 0": [(0, 60), (60, 120)], "stride 20": [(0, 60), (40, 100), (80, 120)]}
 STRIDES = [{"stride": s, "windows_per_question": w, "answers_whole": a} for s, w, a in ((0, 1.2, 0.97), (64, 1.3, 1.0))]
+OUTCOMES = {"writing": {"perfect": 0.5, "partial": 0.3, "zero": 0.2}, "pointing": {"perfect": 0.7, "partial": 0.25, "zero": 0.05}}
 LENGTHS = {"test": np.array([0.5, 1.0, 9.0]), "course": np.array([1.0])}
 SIZES = [
     {"set": name, "rows": rows, **{key: {"value": v, "low": v - 1, "high": v + 1} for key, v in (("bleu", rows / 100), ("chrf", 30.0))}}
@@ -80,6 +81,7 @@ FIGURES = {
     "size_curve": (lambda: plots.size_curve(SIZES, ("bleu", "chrf")), 2),
     "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
     "losses": (lambda: plots.losses({"warm-up": HISTORY, "questions": HISTORY}), 2),
+    "outcomes": (lambda: plots.outcomes(OUTCOMES, "Writing and pointing"), 1),
     "precision_recall": (lambda: plots.precision_recall(np.array([1, 0.8]), np.array([0, 0.5]), 0.4), 1),
 }
 
@@ -505,3 +507,12 @@ def test_losses_draws_a_panel_a_stage_with_what_its_history_has():
     assert [line.get_xydata().tolist() for line in first.lines] == [[[1, 3.0], [2, 2.0]]]
     assert legend(second) == ["training", "held-out rows"]
     assert second.lines[1].get_xydata().tolist() == [[10, 1.3], [20, 0.8]]
+
+
+def test_outcomes_stacks_the_shares_of_each_system_to_one_and_writes_the_large_ones():
+    [axes] = plots.outcomes(OUTCOMES, "t").axes
+    assert ticks(axes.get_yticklabels()) == ["pointing", "writing"]  # the first system stands on top
+    ends = [bar.get_x() + bar.get_width() for bar in axes.containers[-1]]
+    np.testing.assert_allclose(ends, 1)
+    assert legend(axes) == ["perfect", "partial", "zero"]
+    assert sorted(text.get_text() for text in axes.texts) == ["20%", "25%", "30%", "50%", "70%"]

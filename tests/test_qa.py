@@ -359,6 +359,20 @@ def test_several_bad_answers_are_counted_and_none_left_is_an_error(tokenizers):
         qa.train_features(rows, tokenizers["bert"], 64, 8, skip_bad_answers=True)
 
 
+def test_sound_rows_judges_answers_as_training_does(capsys):
+    rows = dataset([row(name="fine"), row(text="1987", start=400, name="bad"), row("No bridge is old.", text="bridge", name="fine, too")])
+    with pytest.raises(CourseError, match=r"^the answer of row 'bad' does not stand at its answer_start: correct it, or drop such rows"):
+        qa.sound_rows(rows)
+    kept = qa.sound_rows(rows, skip_bad_answers=True)
+    assert capsys.readouterr().out == "skipped 1 of 3 rows: their answer does not stand at its answer_start\n"
+    assert kept["id"][:] == ["fine", "fine, too"]
+    assert qa.sound_rows(kept) is kept
+    with pytest.raises(CourseError, match=r"^row 'none' has no answer: remove it"):
+        qa.sound_rows(dataset([row(), row(text=None, name="none")]), skip_bad_answers=True)
+    with pytest.raises(CourseError, match="no row is left"):
+        qa.sound_rows(rows.select([1]), skip_bad_answers=True)
+
+
 def test_an_answer_of_characters_that_the_tokenizer_drops_is_bad(tokenizers):
     invisible = row("closed \u200b in 1987", text="\u200b", name="unseen")
     with pytest.raises(CourseError, match="the answer of row 'unseen' does not stand"):

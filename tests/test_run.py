@@ -94,6 +94,14 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_the_precision_of_the_results_is_the_one_that_a_lesson_names(checkout):
+    lesson(checkout, "demo", CONFIGURE, RESULTS.replace("data={}", 'data={}, precision="fp16"'))
+    assert run.main(["demo", "--profile", "tiny"]) == 0
+    [made] = (checkout / "outputs").glob("*_bert_demo")
+    environment = json.loads((made / "results.json").read_text())["environment"]
+    assert environment["precision"] == "fp16" and "versions" in environment
+
+
 def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(checkout, capsys):
     folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
     before = {path: path.read_bytes() for path in folder.iterdir()}

@@ -83,6 +83,24 @@ def test_the_warm_started_decoder_begins_with_the_encoders_weights_and_new_cross
     assert model.generation_config.eos_token_id == tokenizer.sep_token_id
 
 
+@every_name
+def test_a_saved_model_says_the_same_again(name, tmp_path):
+    model, tokenizer, _ = load(name)
+    models.save(model, tokenizer, tmp_path)
+    again, its_tokenizer = seq2seq.load_saved(tmp_path)
+    assert type(again) is type(model) and not again.training
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    first, second = (
+        text2text.generate(*pair, TEXTS[:3], max_new_tokens=6, max_source=48).texts for pair in ((model, tokenizer), (again, its_tokenizer))
+    )
+    assert first == second
+
+
+def test_a_folder_without_a_model_says_so(tmp_path):
+    with pytest.raises(CourseError, match="holds no saved model"):
+        seq2seq.load_saved(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "options", "message"),
     [

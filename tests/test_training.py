@@ -165,6 +165,16 @@ def test_early_stopping_stops(run):
     assert trainer.state.global_step < 30  # 180 without early stopping
 
 
+def test_a_training_ends_when_its_time_is_over(run):
+    unchecked = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
+    trainer = trainer_for(config(), run, rows=16, extra=[training.StopAfter(0.0)], max_steps=50, **unchecked)
+    training.fit(trainer, run)
+    assert trainer.state.global_step == 1  # the step that the time ran out in is finished
+    patient = trainer_for(config(), run, rows=16, extra=[training.StopAfter(600)], max_steps=3, **unchecked)
+    training.fit(patient, run)
+    assert patient.state.global_step == 3
+
+
 def test_a_loss_that_is_not_finite_stops_with_the_cure(run):
     trainer = trainer_for(config(), run)
     with torch.no_grad():
