@@ -129,6 +129,12 @@ SPECS = {
         texts=("sentence",),
         label="label",
     ),
+    "cnn_dailymail": DatasetSpec(
+        hub_id="abisee/cnn_dailymail",
+        config="3.0.0",
+        features=Features({column: Value("string") for column in ("article", "highlights", "id")}),
+        texts=("article", "highlights"),
+    ),
 }
 
 

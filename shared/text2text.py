@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
 from shared.runtime import CourseError, progress
@@ -64,7 +64,8 @@ def encode_pairs(
         prefix: the task, written before every source ("summarize: ").
 
     Returns input_ids and attention_mask of prefix + source, labels of the target, all unpadded: DataCollatorForSeq2Seq
-    pads, labels with -100. Raises CourseError for an empty source or target.
+    pads, labels with -100. A BERT tokenizer's [CLS] is left out of the labels, for the decoder starts from it: it would
+    read it twice and be praised for saying it. Raises CourseError for an empty source or target.
     """
     _require("source", sources)
     _require("target", targets, like=sources)
@@ -74,7 +75,9 @@ def encode_pairs(
     target = _tokenise(tokenizer, max_target, text_target=list(targets))
     counts = {"cut_sources": data.count_cut(source, max_source), "cut_targets": data.count_cut(target, max_target)}
     _say_cut(counts, len(sources), {"sources": max_source, "targets": max_target})
-    columns = {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": target["input_ids"]}
+    start = tokenizer.cls_token_id if tokenizer.bos_token is None else None
+    labels = [ids[1:] if start is not None and ids[0] == start else ids for ids in target["input_ids"]]
+    columns = {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
     return Dataset.from_dict(columns, _FEATURES), counts
 
 
@@ -256,6 +259,23 @@ def generate(
             for row, text in zip(batch, decode(new, tokenizer), strict=True):
                 texts[row] = text
     return Generated(texts, stopped)
+
+
+def explicit_generation(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, **arguments: Any
+) -> GenerationConfig:
+    """A generation config that says everything and inherits nothing but the start and stop tokens: greedy, one beam.
+
+    `arguments` add to it or change it, for example num_beams=4. The stop tokens are those of `generate`.
+    """
+    own, start = model.generation_config, None
+    if model.config.is_encoder_decoder:
+        start = next((part.decoder_start_token_id for part in (own, model.config) if part.decoder_start_token_id is not None), None)
+        if start is None:
+            raise CourseError("the decoder has no token to start with: set model.config.decoder_start_token_id")
+    said = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True, "decoder_start_token_id": start}
+    tokens = {"eos_token_id": _stop_tokens(model, tokenizer), "pad_token_id": _padding_token(tokenizer)}
+    return GenerationConfig(**(said | tokens | {"bos_token_id": own.bos_token_id} | arguments))
 
 
 def decode(ids: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:

@@ -22,12 +22,15 @@ import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
+    DataCollatorForSeq2Seq,
     DataCollatorWithPadding,
     EarlyStoppingCallback,
     EvalPrediction,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -35,7 +38,7 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput
 
-from shared import runtime
+from shared import runtime, text2text
 from shared.runtime import Config, CourseError, RunFolder
 
 MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels", "pooling")
@@ -48,10 +51,34 @@ def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **ov
     written at every evaluation; the best by `metric` on the validation rows and the last one are kept, and the best is
     loaded at the end.
     """
+    return TrainingArguments(**(_settings(cfg, run, rows, metric) | overrides))
+
+
+def seq2seq_arguments(
+    cfg: Config, run: RunFolder, rows: int, model: PreTrainedModel, metric: str = "loss", **overrides: Any
+) -> Seq2SeqTrainingArguments:
+    """As `arguments`, for an encoder–decoder whose checks generate; in the precision of `precision_for(model)`."""
+    precision = precision_for(model)
+    own = {"predict_with_generate": True, "bf16": precision == "bf16", "fp16": precision == "fp16"}
+    return Seq2SeqTrainingArguments(**(_settings(cfg, run, rows, metric) | own | overrides))
+
+
+def precision_for(model: PreTrainedModel) -> str:
+    """The device's training precision, but fp32 instead of fp16 for a T5.
+
+    T5 was trained in bf16 and its feed-forward layers exceed fp16's largest number, 65,504: the loss becomes nan
+    (https://github.com/huggingface/transformers/issues/9295).
+    """
+    precision = runtime.precision()
+    return "fp32" if precision == "fp16" and "t5" in model.config.model_type else precision
+
+
+def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, Any]:
+    """What `arguments` and `seq2seq_arguments` share."""
     steps_per_epoch = math.ceil(rows / cfg.batch_size)
     check = max(1, math.ceil(steps_per_epoch / cfg.evaluations_per_epoch))
     precision, on_cpu = runtime.precision(), runtime.device() == "cpu"
-    settings = {
+    return {
         "output_dir": str(run.checkpoints),
         "num_train_epochs": cfg.epochs,
         "per_device_train_batch_size": cfg.batch_size,
@@ -80,7 +107,6 @@ def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **ov
         "report_to": "none",
         "disable_tqdm": True,
     }
-    return TrainingArguments(**(settings | overrides))
 
 
 def precision_for(model: PreTrainedModel) -> str:
@@ -175,6 +201,56 @@ def trainer(
         args=args,
         train_dataset=encoded["train"],
         eval_dataset=encoded["validation"],
+        processing_class=tokenizer,
+        compute_metrics=scores,
+        callbacks=callbacks(patience),
+        **settings,
+    )
+
+
+class OrderedSeq2SeqTrainer(OrderedTrainer, Seq2SeqTrainer):
+    """Seq2SeqTrainer with the guarantees of OrderedTrainer: what is generated for row i stands in row i, always.
+
+    Its predictions are token ids: behind a row's end stands padding, and where batches differ in width -100, on which
+    tokenizers fail. `text2text.decode` takes both.
+    """
+
+
+def seq2seq_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    args: Seq2SeqTrainingArguments,
+    encoded: dict[str, Dataset],
+    scores: Callable[[EvalPrediction], dict[str, float]] | None,
+    patience: int,
+    *,
+    max_new_tokens: int,
+    check_rows: int | None = None,
+    **settings: Any,
+) -> OrderedSeq2SeqTrainer:
+    """The Trainer of a text-to-text lesson: labels padded with -100, checks that generate, early stopping, a line per log.
+
+    Args:
+        encoded: rows of `text2text.encode_pairs` under "train" and "validation".
+        scores: the Trainer's compute_metrics; `predictions` are generated token ids, a row each, in the rows' order.
+        max_new_tokens: where generation ends at the latest.
+        check_rows: the checks during training look at so many validation rows, the first ones; None for all. Generating
+            costs a pass through the decoder per token, a training step one per row.
+        settings: further arguments of the Trainer.
+
+    Sets `model.generation_config` to `text2text.explicit_generation`: the checkpoint's own settings (BART-base: four
+    beams and no repeated trigram) and the library's default of 20 tokens would both slip into the scores unsaid.
+    """
+    model.generation_config = text2text.explicit_generation(model, tokenizer, max_new_tokens)
+    settings.setdefault("data_collator", DataCollatorForSeq2Seq(tokenizer, model=model, label_pad_token_id=text2text.IGNORED))
+    validation = encoded["validation"]
+    if check_rows is not None and check_rows < len(validation):
+        validation = validation.select(range(check_rows))
+    return OrderedSeq2SeqTrainer(
+        model=model,
+        args=args,
+        train_dataset=encoded["train"],
+        eval_dataset=validation,
         processing_class=tokenizer,
         compute_metrics=scores,
         callbacks=callbacks(patience),

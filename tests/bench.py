@@ -19,7 +19,7 @@ from datasets import Dataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from shared import data, metrics, models, runtime, training
-from tests import bench_decoder, bench_qa
+from tests import bench_decoder, bench_qa, bench_text
 
 NAMES = ["World", "Sports", "Business", "Sci/Tech"]
 BATCH, LIMIT, RATE = 32, 128, 2e-4
@@ -153,29 +153,45 @@ def verdict(text: str, reached: bool) -> bool:
     return reached
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--accuracy", action="store_true", help="also compare test accuracy (needs COURSE_DATA)")
-    parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
-    options = parser.parse_args()
-    os.environ.setdefault("COURSE_PROFILE", "small")
-    runtime.setup()
-    speed = training_speed(*(3, 1) if options.quick else (50, 1))
+def encoder_verdicts(quick: bool) -> list[bool]:
+    """The recipe of the encoder lessons, and tokenising."""
+    speed = training_speed(*(3, 1) if quick else (50, 1))
     for name, ratio in speed.items():
         print(f"{ratio:5.2f} x  {name}")
-    results = [verdict(f"training, examples per second against the common recipe: {ratio:.2f} x (target 6)", ratio >= 6)]
-    cost = tokenising_cost(*(1_000, 1) if options.quick else ())
-    results.append(verdict(f"tokenising through datasets.map against a bare call: {cost:.2f} x the time (target 1.3)", cost <= 1.3))
-    ratios = bench_qa.compare(*(200,) if options.quick else ())
-    results += [
+    cost = tokenising_cost(*(1_000, 1) if quick else ())
+    return [
+        verdict(f"training, examples per second against the common recipe: {ratio:.2f} x (target 6)", ratio >= 6),
+        verdict(f"tokenising through datasets.map against a bare call: {cost:.2f} x the time (target 1.3)", cost <= 1.3),
+    ]
+
+
+def answer_verdicts(quick: bool) -> list[bool]:
+    """Windows and span decoding."""
+    ratios = bench_qa.compare(*(200,) if quick else ())
+    return [
         verdict(f"question-answering features against the bare tokenizer call: {ratios['features']:.2f} x the time (target 1.25)",
                 ratios["features"] <= 1.25),
         verdict(f"the usual loop for the same features: {ratios['usual features']:.1f} x ours (target 3)", ratios["usual features"] >= 3),
         verdict(f"span decoding, the usual loops with n_best 20: {ratios['decoding']:.1f} x ours, same answers (target 20)",
                 ratios["decoding"] >= 20),
     ]
-    found = bench_decoder.compare(*(4,) if options.quick else ())
-    results += [
+
+
+def text_verdicts(quick: bool) -> list[bool]:
+    """Generating with an encoder-decoder, and ROUGE."""
+    ratios = bench_text.compare(*(8, 100, 1) if quick else ())
+    return [
+        verdict(f"generation, one by one against length-sorted batches: {ratios['generation']:.1f} x ours, same texts (target 3)",
+                ratios["generation"] >= 3),
+        verdict(f"ROUGE with 1,000 resamples against scoring once: {ratios['intervals']:.2f} x the time (target 1.3)",
+                ratios["intervals"] <= 1.3),
+    ]
+
+
+def decoder_verdicts(quick: bool) -> list[bool]:
+    """Generating with a decoder, and training it."""
+    found = bench_decoder.compare(*(4,) if quick else ())
+    return [
         verdict(f"generation in left-padded batches against one by one: {found['generation']:.1f} x, "
                 f"{found['equal texts']:.0%} of the texts the same (target 2.5, all)",
                 found["generation"] >= 2.5 and found["equal texts"] == 1),
@@ -183,6 +199,17 @@ def main() -> int:
                 f"{found['training']:.2f} x, losses {found['loss difference']:.0e} apart (target 1.5, 1e-4)",
                 found["training"] >= 1.5 and found["loss difference"] <= 1e-4),
     ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--accuracy", action="store_true", help="also compare test accuracy (needs COURSE_DATA)")
+    parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
+    options = parser.parse_args()
+    os.environ.setdefault("COURSE_PROFILE", "small")
+    runtime.setup()
+    parts = (encoder_verdicts, answer_verdicts, text_verdicts, decoder_verdicts)
+    results = [result for part in parts for result in part(options.quick)]
     if options.accuracy:
         common, ours, ratio = accuracies(rows=4_000, epochs=1)
         text = (f"test accuracy: common recipe {common:.4f}, the course's {ours:.4f}, same rows and steps, {ratio:.2f} x the speed "

@@ -122,6 +122,7 @@ BUNDLED_SPLITS = {
     "xsum": {"train": 24, "validation": 8, "test": 8},
     "en_id": {"train": 80, "validation": 20, "test": 20},
     "sst2": {"train": 80, "validation": 40},
+    "cnn_dailymail": {"train": 8, "validation": 4, "test": 4},
 }
 
 

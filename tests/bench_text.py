@@ -1,0 +1,74 @@
+"""The text part of `make bench`: generation in length-sorted batches against one by one, and what intervals cost ROUGE."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import numpy as np
+import torch
+
+from shared import data, seq2seq, text2text, text_metrics
+
+NEW_TOKENS = 64  # as many as a summary has
+
+
+def bundled_articles() -> list[str]:
+    return [text for split in ("train", "validation", "test") for text in data.bundled_split("cnn_dailymail", split)["article"]]
+
+
+def of_many_lengths(articles: list[str], rows: int, seed: int = 0) -> list[str]:
+    """`rows` texts: the articles' beginnings, of a few sentences up to all of them."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for row in range(rows):
+        sentences = text_metrics.split_sentences(articles[row % len(articles)])
+        texts.append(" ".join(sentences[: rng.integers(2, len(sentences) + 1)]))
+    return texts
+
+
+def decided_model(articles: list[str]):
+    """A T5 of the course's own size with random weights, spread so widely that rounding never decides between two tokens."""
+    model, tokenizer, _ = seq2seq.load_seq2seq("t5-scratch", "random", tokenizer_texts=articles, vocabulary=4_000)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2)
+    return model, tokenizer
+
+
+def generation(rows: int = 64, rounds: int = 1) -> float:
+    """Seconds of generating one by one over seconds in batches, the median of `rounds` runs; the texts must agree."""
+    articles = bundled_articles()
+    model, tokenizer = decided_model(articles)
+    sources, ratios = of_many_lengths(articles, rows), []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        single = [text2text.generate(model, tokenizer, [text], max_new_tokens=NEW_TOKENS).texts[0] for text in sources]
+        between = time.perf_counter()
+        batched = text2text.generate(model, tokenizer, sources, max_new_tokens=NEW_TOKENS).texts
+        ratios.append((between - started) / (time.perf_counter() - between))
+        assert batched == single, "batched generation gives other texts"
+    assert len(set(single)) > rows / 2
+    return statistics.median(ratios)
+
+
+def intervals(rows: int = 1_000, rounds: int = 3) -> float:
+    """Seconds of ROUGE with its 1,000-resample intervals over seconds of scoring once, the median of `rounds` runs."""
+    articles, ratios = bundled_articles(), []
+    summaries = [" ".join(text_metrics.split_sentences(text)[:3]) for text in of_many_lengths(articles, rows, seed=1)]
+    references = [" ".join(text_metrics.split_sentences(text)[1:4]) for text in of_many_lengths(articles, rows, seed=2)]
+    references = [reference or "nothing" for reference in references]
+    text_metrics.rouge(summaries, references, resamples=1)  # the stemmer's memory is filled for both
+    for _ in range(rounds):
+        started = time.process_time()
+        text_metrics.rouge(summaries, references, resamples=1)
+        between = time.process_time()
+        text_metrics.rouge(summaries, references, resamples=1_000)
+        ratios.append((time.process_time() - between) / (between - started))
+    return statistics.median(ratios)
+
+
+def compare(rows: int = 64, pairs: int = 1_000, rounds: int = 3) -> dict[str, float]:
+    """Both ratios, for tests.bench."""
+    return {"generation": generation(rows), "intervals": intervals(pairs, rounds)}
