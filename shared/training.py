@@ -109,16 +109,6 @@ def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, 
     }
 
 
-def precision_for(model: PreTrainedModel) -> str:
-    """The device's training precision, but fp32 instead of fp16 for a T5.
-
-    T5 was trained in bf16 and its feed-forward layers exceed fp16's largest number, 65,504: the loss becomes nan
-    (https://github.com/huggingface/transformers/issues/9295).
-    """
-    precision = runtime.precision()
-    return "fp32" if precision == "fp16" and "t5" in model.config.model_type else precision
-
-
 # ---------------------------------------------------------------- trainer
 
 
