@@ -275,6 +275,19 @@ def token_logits(tokens: list[str], start_logits: np.ndarray, end_logits: np.nda
     return figure
 
 
+def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Figure:
+    """Histograms of one score for several groups of questions, {group: [questions]}, with the threshold between them."""
+    figure, axes = _figure()
+    both = np.concatenate(list(groups.values()))
+    edges = np.linspace(*np.percentile(both, [1, 99]), 31) if len(np.unique(both)) > 1 else np.array([both[0] - 1, both[0] + 1])
+    for (name, values), colour in zip(groups.items(), (BLUE, ORANGE), strict=True):
+        axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges, color=colour, alpha=0.6, label=f"{name} ({len(values):,})")
+    axes.axvline(np.clip(threshold, edges[0], edges[-1]), color=GREY, linestyle="--", label=f"refuse above {threshold:.2f}")
+    axes.set(xlabel=label, ylabel="questions", title="How sure is it that there is no answer?")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
 def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) -> Figure:
     """Precision against recall, a point a threshold, with the average precision in the title."""
     figure, axes = _figure(5.4, 3.8)

@@ -19,6 +19,7 @@ import re
 import shutil
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,7 @@ def rendered(root: Path = ROOT) -> dict[Path, str]:
         inside = [lesson for lesson in lessons if readme.parent in lesson.parents and lesson_results(lesson)]
         text = readme.read_text(encoding="utf8")
         text = fill(text, "results", results_table(inside, readme.parent))
+        text = fill(text, "families", families_table(root, readme.parent))
         pages[readme] = fill(text, "lessons", lesson_table(inside, readme.parent, repository(root)))
     return pages
 
@@ -265,6 +267,119 @@ def write_memory(root: Path = ROOT) -> list[Path]:
 def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens a notebook of a public GitHub repository."""
     return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
+
+
+# ---------------------------------------------------------------- the three families side by side
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One family's entry for a task: the lesson that ran it, and whether its SQuAD v2 part is meant instead of its headline."""
+
+    family: str
+    lesson: str
+    refusing: bool = False
+
+
+ENCODER, BOTH, DECODER = "encoder", "encoder–decoder", "decoder"
+SHARED_TASKS = {
+    "Classify a text": (Contender(ENCODER, "task-1/ag-news"), Contender(DECODER, "task-3/llm-sst2")),
+    "Answer from a text (SQuAD)": (Contender(ENCODER, "task-2/extractive-squad"), Contender(BOTH, "task-2/t5-squad")),
+    "Answer or refuse (SQuAD v2)": (
+        Contender(ENCODER, "task-2/extractive-squad", refusing=True), Contender(DECODER, "task-3/llm-squad-v2", refusing=True),
+    ),
+    "Summarise": (Contender(BOTH, "task-2/t5-cnn-dailymail"), Contender(DECODER, "task-3/phi2-xsum")),
+}
+
+
+def families_table(root: Path, base: Path) -> str:
+    """The README's comparison: a row a contender that has results, and below it, a task a line, what its rows do not share.
+
+    Every lesson enters with its largest profile. A lesson without results is left out, and a task without any.
+    """
+    header = (
+        "| Task | Family | Lesson | Model | Training rows | Scored on | Score, 95 % interval | Best floor | Parameters trained "
+        "| Minutes | Peak memory |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    )
+    rows, notes = [], []
+    for task, contenders in SHARED_TASKS.items():
+        found = [(c, root / c.lesson, lesson_results(root / c.lesson)) for c in contenders]
+        entries = [_entry(c, lesson, results[0]) for c, lesson, results in found if results]
+        rows += [_family_row(task, entry, base) for entry in entries]
+        if len(entries) > 1:
+            notes.append(f"- **{task}**: {_what_differs(entries)}")
+    return "\n".join([header, *rows, *([""] if notes else []), *notes])
+
+
+def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """What the comparison says of one lesson, as values; `tested` names its scored splits, `scored` counts their questions."""
+    page, data = headline(lesson, results), results["data"]
+    entry = {"family": contender.family, "lesson": lesson, "title": page.title, "results": results}
+    entry |= _refusing_part(results) if contender.refusing else _headline_part(page, results)
+    phases = [phase for phase in ("warm-up", "train", "train v2") if phase in results["seconds"]]
+    phases = [phase for phase in phases if contender.refusing or phase != "train v2"]
+    splits = [split for split in data if split.startswith("train") or (contender.refusing and split == "squad_v2_train")]
+    return entry | {
+        "prints": [data[split]["fingerprint"] for split in entry["tested"]],
+        "train_rows": sum(data[split]["rows"] for split in splits),
+        "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
+        "memory": max(results["peak_memory_mb"][phase] for phase in phases),
+    }
+
+
+def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
+    """Score, best floor and scored rows of a lesson's headline."""
+    metric, data = page.headline, results["data"]
+    tested = list(getattr(page, "tested", None) or [split for split in data if split.startswith("test")])
+    floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
+    return {
+        "metric": metric, "score": results["metrics"][metric], "floor": max(floors.items(), key=lambda item: item[1]),
+        "tested": tested, "scored": sum(data[split]["rows"] for split in tested),
+    }
+
+
+def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
+    """The same of a lesson's SQuAD v2 table, whose first line has its threshold from the half that is not reported."""
+    tables = results["tables"]
+    refuse = next(row for row in tables["v2"] if row["system"] == "always refuse")
+    return {
+        "metric": "f1", "score": tables["v2"][0]["f1"], "floor": (refuse["system"], refuse["f1"]["value"]),
+        "tested": ["squad_v2_validation" if "squad_v2_validation" in results["data"] else "validation"],
+        "scored": tables["v2_threshold"][0]["reported_on"],
+    }
+
+
+def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
+    results, metric, (name, floor) = entry["results"], entry["metric"], entry["floor"]
+    link = os.path.relpath(entry["lesson"] / "report.md", base)
+    plain = f"{floor:.1f}" if metric in HUNDREDS else percent(floor)
+    return (
+        f"| {task} | {entry['family']} | [{entry['title']}]({link}), {results['profile']} | {results['model']['id']} "
+        f"| {entry['train_rows']:,} | {entry['scored']:,} | {metric.replace('_', '-')} **{shown_metric(metric, entry['score'])}** "
+        f"| {plain} ({name}) | {results['model']['trainable']:,} of {results['model']['parameters']:,} | {entry['minutes']:.1f} "
+        f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
+    )
+
+
+def _what_differs(entries: list[dict[str, Any]]) -> str:
+    """Whether the scores of one task may be compared, from what the results record."""
+    first, *others = entries
+    rows = [(entry["prints"], entry["scored"], entry["results"]["seed"]) for entry in entries]  # halves are drawn by seed
+    same_rows = all(other == rows[0] for other in rows)
+    same_metric = all(entry["metric"] == first["metric"] for entry in others)
+    differs = []
+    if not same_rows:
+        differs.append("the scored rows")
+    if not same_metric:
+        differs.append("the measure")
+    if any(entry["train_rows"] != first["train_rows"] for entry in others):
+        differs.append("the number of training rows")
+    if any(entry["results"]["profile"] != first["results"]["profile"] for entry in others):
+        differs.append("the profile")
+    if same_rows and same_metric:
+        return "scored on the same rows, so the scores may be compared" + (f"; what differs: {', '.join(differs)}." if differs else ".")
+    apart = ", ".join(differs)
+    return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own floor."
 
 
 # ---------------------------------------------------------------- the repository's address

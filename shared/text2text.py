@@ -261,6 +261,95 @@ def generate(
     return Generated(texts, stopped)
 
 
+class Scored(NamedTuple):
+    """What `generate_scored` returns, in the order of the prompts.
+
+    texts: the first line of each reply. stopped: booleans [prompts], that line ended before the limit. log_likelihood: float64
+    [prompts], log P of the line and of the token that ended it. rival: float64 [prompts, tokens], log P of each token of
+    the rival, EOS last.
+    """
+
+    texts: list[str]
+    stopped: np.ndarray
+    log_likelihood: np.ndarray
+    rival: np.ndarray
+
+
+def generate_scored(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    rival: str,
+    *,
+    max_new_tokens: int,
+    batch_size: int = 16,
+    **arguments: Any,
+) -> Scored:
+    """What a decoder replies, how likely that was, and how likely a fixed other reply, the rival, would have been.
+
+    Args:
+        prompts: token ids as `encode_prompts` makes them.
+        rival: for example " unanswerable"; as in `encode_completions` it is tokenised apart from the prompt.
+        arguments: more for `model.generate`. The likelihoods are the model's own, before any token that they forbid.
+
+    A prompt is read once, for the reply and for the rival. A reply ends with its first line. Otherwise as `generate`.
+    """
+    if model.config.is_encoder_decoder:
+        raise CourseError("generate_scored reads a decoder; this model is an encoder-decoder: use generate")
+    rows = _source_ids(model, tokenizer, prompts, None)
+    ending = [*tokenizer(rival, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    _check_window(model, rows, max(max_new_tokens, len(ending)))
+    stops, pad = _stop_tokens(model, tokenizer), _padding_token(tokenizer)
+    fixed = {"do_sample": False, "num_beams": 1, "use_cache": True, "return_dict_in_generate": True, "output_logits": True}
+    found = Scored([""] * len(rows), np.zeros(len(rows), bool), np.zeros(len(rows)), np.zeros((len(rows), len(ending))))
+    with _evaluating(model):
+        for batch in _batches(rows, batch_size):
+            ids, mask = (part.to(model.device) for part in _pad([rows[row] for row in batch], pad, "left"))
+            limits = {"max_new_tokens": max_new_tokens, "eos_token_id": stops, "pad_token_id": pad}
+            output = model.generate(input_ids=ids, attention_mask=mask, **limits, **fixed, **arguments)
+            new = output.sequences[:, ids.shape[1] :]
+            said = torch.stack([_picked(step, new[:, k]) for k, step in enumerate(output.logits)], 1).double().cpu()
+            found.rival[batch] = _continued(model, output.past_key_values, ids, mask, ending).double().cpu()
+            for row, tokens, scores in zip(batch, new.tolist(), said, strict=True):
+                count, found.stopped[row] = _first_line(tokens, tokenizer, stops)
+                found.texts[row] = decode([tokens[:count]], tokenizer)[0].split("\n")[0].strip()
+                found.log_likelihood[row] = scores[:count].sum()
+    return found
+
+
+def _picked(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """log P of each token, [...], from logits [..., vocabulary]."""
+    return logits.float().log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
+
+
+def _first_line(tokens: list[int], tokenizer: PreTrainedTokenizerBase, stops: list[int]) -> tuple[int, bool]:
+    """How many tokens belong to the reply's first line, with the one that ended it, and whether one did."""
+    for count, token in enumerate(tokens, 1):
+        if token in stops or "\n" in tokenizer.decode(tokens[:count]).lstrip():
+            return count, True
+    return len(tokens), False
+
+
+def _continued(model: PreTrainedModel, cache: Any, ids: torch.Tensor, mask: torch.Tensor, ending: list[int]) -> torch.Tensor:
+    """log P of each token of `ending` after left-padded prompts that `cache` begins with, [rows, tokens]."""
+    start = ids.shape[1] - 1  # the prompt's last token predicts the ending's first
+    try:
+        cache.crop(start - cache.get_seq_length())
+    except RuntimeError:  # a sliding window has forgotten the beginning: read it again
+        cache, start = None, 0
+    tokens = torch.tensor(ending, device=ids.device).expand(len(ids), -1)
+    attended = torch.cat([mask, mask.new_ones(len(ids), len(ending) - 1)], 1)
+    output = model(
+        input_ids=torch.cat([ids, tokens[:, :-1]], 1)[:, start:],
+        attention_mask=attended,
+        position_ids=(attended.cumsum(-1) - 1).clamp(min=0)[:, start:],
+        past_key_values=cache,
+        use_cache=cache is not None,
+        logits_to_keep=len(ending),
+    )
+    return _picked(output.logits, tokens)
+
+
 def explicit_generation(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, **arguments: Any
 ) -> GenerationConfig:

@@ -251,6 +251,12 @@ def null_precision_recall(scores: np.ndarray, has_answer: np.ndarray, null_score
     }
 
 
+def stands_in(answer: str, text: str) -> bool:
+    """Whether an answer stands in a text word for word, both normalised as for scoring; an empty one stands everywhere."""
+    said = normalize_answer(answer)
+    return not said or f" {said} " in f" {normalize_answer(text)} "
+
+
 # ---------------------------------------------------------------- ROUGE and METEOR
 
 

@@ -4,10 +4,18 @@ import warnings
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    PhiConfig,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from shared import causal, cost, data, lora, text2text, training
-from shared.runtime import CourseError
+from shared.runtime import ROOT, CourseError
 
 TEXTS = list(data.bundled_split("squad", "train")["context"][:60])
 architectures = pytest.mark.parametrize("name", ["phi-2", "llama-3.2-1b", "gemma-2-2b"])
@@ -250,6 +258,32 @@ def test_a_checkpoint_of_other_adapters_is_not_resumed(tmp_path):
         training.check_same_model(tmp_path / "checkpoint-1", lora.add_adapters(load()[0], 2, 8))
     with pytest.raises(CourseError, match="r 4, this model has None"):
         training.check_same_model(tmp_path / "checkpoint-1", load()[0])
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_shapes():
+    """Everything that task-3/README.md says about Llama-3.2-1B and Phi-2, counted from their configurations."""
+    text = (ROOT / "task-3" / "README.md").read_text(encoding="utf8")
+    llama = LlamaConfig(vocab_size=128_256, hidden_size=2_048, intermediate_size=8_192, num_hidden_layers=16, num_attention_heads=32,
+                        num_key_value_heads=8, tie_word_embeddings=True)
+    phi = PhiConfig(vocab_size=51_200, hidden_size=2_560, intermediate_size=10_240, num_hidden_layers=32, num_attention_heads=32)
+    memory = {}
+    for name, config, tables in (("llama", llama, 1), ("phi", phi, 2)):
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        targets = tuple(f".{target}" for target in lora.target_modules(model))
+        layers = [layer for key, layer in model.named_modules() if key.endswith(targets)]
+        weights, adapters = causal.count_parameters(model)["parameters"], sum(16 * (m.in_features + m.out_features) for m in layers)
+        table = tables * config.vocab_size * config.hidden_size
+        packed = (weights - table) * cost.NF4_BYTES + 2 * table
+        memory[name] = [n / cost.GIB for n in (16 * weights, 2 * weights + 16 * adapters, packed + 16 * adapters)]
+        if name == "llama":
+            assert f"{weights:,}" in text and f"{adapters:,}" in text and f"{adapters / weights:.2%}".replace("%", " %") in text
+            assert f"{4 * adapters / 1e6:.1f} MB" in text and f"{8 * cost.NF4_BYTES:.3f} bits" in text
+            stored = [n / cost.GIB for n in (4 * weights, 2 * weights, packed)]
+            assert "| weights of the model | " + " | ".join(f"{value:.2f}" for value in stored) + " |" in text
+            assert f"| AdamW | {8 * weights / cost.GIB:.2f} | {8 * adapters / cost.GIB:.2f} |" in text
+    assert "| in all | " + " | ".join(f"{value:.2f}" for value in memory["llama"]) + " |" in text
+    assert "{:.2f}, {:.2f} and {:.2f} GiB".format(*memory["phi"]) in text.replace("\n", " ")
 
 
 @architectures

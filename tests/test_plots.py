@@ -82,6 +82,7 @@ FIGURES = {
     "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
     "losses": (lambda: plots.losses({"warm-up": HISTORY, "questions": HISTORY}), 2),
     "outcomes": (lambda: plots.outcomes(OUTCOMES, "Writing and pointing"), 1),
+    "null_odds": (lambda: plots.null_odds({"has an answer": np.array([-3.0, -1, 0]), "has none": np.array([1.0, 2])}, 0.5, "odds"), 1),
     "precision_recall": (lambda: plots.precision_recall(np.array([1, 0.8]), np.array([0, 0.5]), 0.4), 1),
 }
 
@@ -428,6 +429,15 @@ def test_precision_recall_draws_the_points_and_names_the_average():
     (axes,) = plots.precision_recall(np.array([1, 0.8, 0.5]), np.array([0, 0.5, 0.9]), 0.4321).axes
     assert axes.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.8], [0.9, 0.5]]
     assert "0.432" in axes.get_title()
+
+
+def test_null_odds_draws_every_question_of_both_groups_and_the_threshold():
+    groups = {"has an answer": np.array([-300.0, -2, -1, -1, 0]), "has none": np.array([0.5, 2, 500])}
+    (axes,) = plots.null_odds(groups, 0.25, "odds").axes
+    assert [sum(heights(container)) for container in axes.containers] == [5, 3]
+    assert list(axes.lines[0].get_xdata()) == [0.25, 0.25]
+    assert set(legend(axes)) == {"has an answer (5)", "has none (3)", "refuse above 0.25"}
+    assert len(plots.null_odds({"a": np.zeros(2), "b": np.zeros(1)}, 0, "odds").axes) == 1  # all alike, as of a model that knows nothing
 
 
 # translation

@@ -232,3 +232,66 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         report.write_json(target, {"a": object()})
     assert json.loads(target.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [target]
+
+
+# ---------------------------------------------------------------- the three families
+
+
+def contender(checkout, lesson, **changes):
+    """A lesson of the comparison with results of its own."""
+    folder = checkout / lesson
+    (folder / "results").mkdir(parents=True)
+    results = copy.deepcopy(json.loads(RESULTS[0].read_text(encoding="utf8"))) | {"lesson": lesson} | changes
+    (folder / "results" / "small.json").write_text(json.dumps(results))
+    (folder / "demo.ipynb").write_text((checkout / "task-1/demo/demo.ipynb").read_text())
+    (folder / "report.md.j2").write_text((checkout / "task-1/demo/report.md.j2").read_text().replace("Demo", folder.name))
+    return results
+
+
+def refusing(split, f1, rows=100, fingerprint="a" * 16):
+    part = {"source": "folder", "fingerprint": fingerprint}
+    metric = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
+    return {
+        "data": {"train": part | {"rows": 900}, split: part | {"rows": 2 * rows}},
+        "tables": {"v2": [{"system": "one threshold", "f1": metric}, {"system": "never refuse", "f1": metric | {"value": 0.9}},
+                          {"system": "always refuse", "f1": metric | {"value": 0.5}}], "v2_threshold": [{"reported_on": rows}]},
+    }
+
+
+def test_families_leave_out_what_has_no_results(checkout):
+    assert report.families_table(checkout, checkout).count("\n") == 1  # the header alone
+    contender(checkout, "task-1/ag-news")
+    table = report.families_table(checkout, checkout).splitlines()
+    assert len(table) == 3 and table[2].startswith("| Classify a text | encoder | [ag-news](task-1/ag-news/report.md), small |")
+    assert "llm-sst2" not in "".join(table)
+
+
+def test_families_say_what_may_not_be_compared(checkout):
+    contender(checkout, "task-1/ag-news")
+    contender(checkout, "task-3/llm-sst2", data=three_splits()["data"])
+    *_, note = report.families_table(checkout, checkout).splitlines()
+    assert note.startswith("- **Classify a text**: **the scores must not be compared with each other**")
+    assert "the scored rows" in note and "the number of training rows" in note
+
+
+def test_families_compare_refusals_on_the_same_half_of_the_same_rows(checkout):
+    contender(checkout, "task-2/extractive-squad", **refusing("squad_v2_validation", 0.61))
+    contender(checkout, "task-3/llm-squad-v2", **refusing("validation", 0.55))
+    table = report.families_table(checkout, checkout).splitlines()
+    rows = [row for row in table if row.startswith("| Answer or refuse")]
+    assert len(rows) == 2 and "f1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
+    assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
+
+
+def test_families_notice_another_half_and_other_rows(checkout):
+    contender(checkout, "task-2/extractive-squad", **refusing("squad_v2_validation", 0.61))
+    contender(checkout, "task-3/llm-squad-v2", **refusing("validation", 0.55, fingerprint="b" * 16))
+    assert "must not be compared" in report.families_table(checkout, checkout).splitlines()[-1]
+
+
+def test_the_readme_has_the_families_between_its_markers(checkout):
+    contender(checkout, "task-1/ag-news")
+    readme = checkout / "README.md"
+    readme.write_text(readme.read_text() + "<!-- families:start -->\nstale\n<!-- families:end -->\n")
+    text = report.rendered(checkout)[readme]
+    assert "stale" not in text and "| Classify a text | encoder |" in text

@@ -17,6 +17,7 @@ from transformers import (
     EncoderDecoderModel,
     GPT2Config,
     LlamaConfig,
+    MistralConfig,
     PhiConfig,
     PreTrainedTokenizerFast,
     T5Config,
@@ -26,12 +27,14 @@ from shared.runtime import CourseError
 from shared.text2text import (
     IGNORED,
     CompletionCollator,
+    _first_line,
     _pad,
     decode,
     encode_completions,
     encode_pairs,
     encode_prompts,
     generate,
+    generate_scored,
     label_log_likelihoods,
 )
 
@@ -91,7 +94,8 @@ def tiny(kind):
     if kind == "gpt2":
         config = GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=128, **ids, **WIDE)
     else:
-        config = {"llama": LlamaConfig, "phi": PhiConfig}[kind](**SIZES, **ids, **WIDE)
+        window = {"sliding_window": 8, "num_key_value_heads": 4} if kind == "mistral" else {}  # shorter than the prompts
+        config = {"llama": LlamaConfig, "phi": PhiConfig, "mistral": MistralConfig}[kind](**SIZES, **ids, **WIDE, **window)
     return AutoModelForCausalLM.from_config(config).eval(), tokenizer
 
 
@@ -466,3 +470,63 @@ def test_log_likelihoods_say_what_is_wrong():
     begun, label = next((word[:end], word[end:]) for word in words for end in range(1, len(word)) if tokens[word] <= tokens[word[:end]])
     with pytest.raises(CourseError, match=rf"the label '{label}' melts into the prompt's last token: begin it with a space"):
         label_log_likelihoods(model, tokenizer, [begun], [label])
+
+
+# replies and their rival
+
+
+def likelihoods(kind, prompt, reply):
+    """log P of each token of a reply after a prompt, one by one, nothing padded or remembered."""
+    model, _ = tiny(kind)
+    found = []
+    for place, token in enumerate(reply):
+        with torch.no_grad():
+            found.append(model(torch.tensor([prompt + reply[:place]])).logits[0, -1].double().log_softmax(-1)[token].item())
+    return found
+
+
+@pytest.mark.parametrize("kind", [*DECODERS, "mistral"])
+def test_scored_generation_equals_generation_and_brute_force(kind):
+    model, tokenizer = tiny(kind)
+    prompts, _ = encode_prompts(PROMPTS, tokenizer, 30)
+    found = generate_scored(model, tokenizer, prompts, " late goats", max_new_tokens=6, batch_size=3)
+    texts, stopped, new = one_by_one(kind, prompts, 6)
+    assert found.texts == [text.split("\n")[0].strip() for text in texts]
+    ending = [*tokenizer(" late goats", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    rival = [likelihoods(kind, prompt, ending) for prompt in prompts]
+    np.testing.assert_allclose(found.rival, rival, rtol=1e-3, atol=1e-3)
+    for row, (prompt, reply) in enumerate(zip(prompts, new, strict=True)):
+        count = next((n for n in range(1, len(reply) + 1) if "\n" in tokenizer.decode(reply[:n]).lstrip() or reply[n - 1] == 1), len(reply))
+        np.testing.assert_allclose(found.log_likelihood[row], sum(likelihoods(kind, prompt, reply[:count])), rtol=1e-3, atol=1e-3)
+        assert found.stopped[row] == (stopped[row] or "\n" in tokenizer.decode(reply).lstrip())
+
+
+def test_a_forbidden_beginning_changes_the_reply_and_not_the_likelihoods():
+    model, tokenizer = tiny("llama")
+    prompts, _ = encode_prompts(PROMPTS, tokenizer, 30)
+    free = generate_scored(model, tokenizer, prompts, " goats", max_new_tokens=3)
+    first = [one_by_one("llama", [prompt], 1)[2][0][0] for prompt in prompts]
+    forced = generate_scored(model, tokenizer, prompts, " goats", max_new_tokens=3, begin_suppress_tokens=sorted(set(first)))
+    assert all(a != b for a, b in zip(free.texts, forced.texts, strict=True))
+    np.testing.assert_allclose(free.rival, forced.rival, rtol=1e-3, atol=1e-3)
+    reply = one_by_one("llama", prompts[:1], 3, begin_suppress_tokens=sorted(set(first)))[2][0]
+    assert forced.log_likelihood[0] == pytest.approx(sum(likelihoods("llama", prompts[0], reply)), abs=1e-3)
+
+
+def test_a_reply_ends_with_its_first_line():
+    _, tokenizer = tiny("llama")
+    ids = tokenizer("\n two\nthree", add_special_tokens=False)["input_ids"]
+    count, ended = _first_line(ids, tokenizer, [1])
+    assert ended and tokenizer.decode(ids[:count]) == "\n two\n"  # a line break before any word ends nothing
+    assert _first_line(ids[:2], tokenizer, [1]) == (2, False)
+    assert _first_line([ids[1], 1, 0, 0], tokenizer, [1]) == (2, True)
+
+
+def test_scored_generation_takes_nothing_and_refuses_what_it_cannot_read():
+    model, tokenizer = tiny("llama")
+    nothing = generate_scored(model, tokenizer, [], " goats", max_new_tokens=3)
+    assert nothing.texts == [] and nothing.rival.shape[0] == 0
+    with pytest.raises(CourseError, match=r"is an encoder-decoder: use generate"):
+        generate_scored(*tiny("t5"), [[5]], " goats", max_new_tokens=3)
+    with pytest.raises(CourseError, match=r"and the model has 128"):
+        generate_scored(model, tokenizer, [[5] * 127], " goats", max_new_tokens=3)

@@ -24,6 +24,7 @@ from shared.text_metrics import (
     squad_rows,
     squad_v1,
     squad_v2,
+    stands_in,
     unsupported,
 )
 
@@ -613,3 +614,10 @@ def test_the_metric_objects_agree_with_those_of_the_hub(tmp_path, monkeypatch):
         found = metric(cache_dir=str(tmp_path)).compute(**rows, **options)
         for key, value in expected.items():
             assert found[key] == pytest.approx(value), (name, key)
+
+
+def test_an_answer_stands_in_a_text_word_for_word_or_not_at_all():
+    text = "The mill stopped on 3 May, 1911."
+    assert stands_in("3 May 1911", text) and stands_in("the mill", text) and stands_in("May", text)
+    assert not stands_in("Ma", text) and not stands_in("the 3rd of May", text) and not stands_in("1911 May", text)
+    assert stands_in("", text) and stands_in("The", "no article here")

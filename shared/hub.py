@@ -1,0 +1,129 @@
+"""A model card rendered from results, and the upload of a folder to the Hub where the reader asks for one by name.
+
+Nothing here reads, stores or prints a token: the Hub's own client finds the one that its owner has logged in with.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from shared import report
+from shared.runtime import CourseError
+
+KEPT = ["README.md", "*.json", "*.safetensors", "*.jinja", "*.txt"]  # what is uploaded of a model's folder
+
+
+def check_repository(name: str) -> str:
+    """The name itself if it is an owner/name of the Hub, else CourseError."""
+    if not re.fullmatch(r"[\w.-]{1,96}/[\w.-]{1,96}", name):
+        raise CourseError(f"'{name}' is no repository of the Hub: write it as owner/name, with your own account as the owner")
+    return name
+
+
+CARD = """\
+---
+base_model: {{ base }}
+library_name: peft
+pipeline_tag: text-generation
+language: en
+datasets:
+{% for name in datasets %}
+- {{ name }}
+{% endfor %}
+tags:
+- lora
+---
+
+# {{ title }}
+
+Low-rank adapters for [{{ base }}](https://huggingface.co/{{ base }}): {{ r.model.trainable | n }} of {{ r.model.parameters | n }} numbers
+were trained, on {{ training.rows | n }} rows ({{ training.source }}). They are of no use without that model, and its licence holds for
+them too.
+
+{{ purpose }}
+
+## Scores
+
+| Measure | Value, 95 % interval |
+|---|---|
+{% for name, value in r.metrics.items() %}
+| {{ name }} | {{ shown_metric(name, value) }} |
+{% endfor %}
+
+Measured on {{ tested }}; one training run, seed {{ r.seed }}. For comparison, on the same rows:
+
+| System | Scores |
+|---|---|
+{% for name, scores in r.baselines.items() %}
+| {{ name }} | {% for key, value in scores.items() %}{{ key }} {{ plain(key, value) }}{{ ", " if not loop.last }}{% endfor %} |
+{% endfor %}
+
+## Use
+
+```python
+{{ usage.strip() }}
+```
+
+## Training
+
+| Setting | Value |
+|---|---|
+{% for key in settings if key in r.config %}
+| {{ key }} | {{ r.config[key] }} |
+{% endfor %}
+
+{{ r.seconds.train | duration }} on {{ r.environment.device }}, {{ r.environment.precision }}. Made with the lesson `{{ r.lesson }}` of the
+fine-tuning course.
+"""
+SETTINGS = ("epochs", "batch_size", "accumulate", "learning_rate", "rank", "alpha", "lora_dropout", "four_bit", "max_length")
+
+
+def model_card(results: dict[str, Any], *, title: str, base: str, datasets: list[str], tested: str, purpose: str, usage: str) -> str:
+    """A model card in the Hub's form for the adapters of one run; every number comes from `results`.
+
+    Args:
+        base: the Hub id of the model that the adapters belong to.
+        datasets: Hub ids.
+        tested: the split of the results that was scored.
+        purpose: what it is for and what to expect of it, in a few sentences.
+        usage: Python code that loads and asks it.
+    """
+    training = next(part for name, part in results["data"].items() if name.startswith("train"))
+    scored = results["data"][tested]
+    page = report.environment(Path()).from_string(CARD)
+    return page.render(
+        r=results, title=title, base=base, datasets=datasets, purpose=purpose, usage=usage, settings=SETTINGS, training=training,
+        tested=f"{scored['rows']:,} rows of the {tested} split ({scored['source']})", shown_metric=report.shown_metric, plain=_plain,
+    ).strip() + "\n"
+
+
+def _plain(name: str, value: float) -> str:
+    return f"{value:.1f}" if name in report.HUNDREDS else report.percent(value)
+
+
+def push(folder: Path, repository: str, private: bool = True) -> str:
+    """Upload a saved model with its card; returns its address. The repository is made, private unless told otherwise.
+
+    Raises CourseError for a name that is none, a folder without a card, and where the Hub refuses: nobody is logged in,
+    or the token may not write there.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    check_repository(repository)
+    if not (folder / "README.md").is_file():
+        raise CourseError(f"{folder.name} has no model card: write README.md there first (hub.model_card)")
+    api = HfApi()
+    try:
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_folder(folder_path=folder, repo_id=repository, allow_patterns=KEPT, commit_message="Upload adapters and model card")
+    except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise CourseError(
+            f"the Hub did not take {repository} ({reason}): log in with a token that may write (`hf auth login` in a "
+            "terminal; on Colab the secret HF_TOKEN), or leave push_to_hub empty"
+        ) from None
+    return str(address)
