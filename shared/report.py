@@ -274,19 +274,24 @@ def colab_link(address: str, notebook: str) -> str:
 
 @dataclass(frozen=True)
 class Contender:
-    """One family's entry for a task: the lesson that ran it, and whether its SQuAD v2 part is meant instead of its headline."""
+    """One family's entry for a task: the lesson that ran it, and which part of its results is meant.
+
+    part: "" for the lesson's headline, "refusing" for its SQuAD v2 table, "encoder" for the encoder that a decoder's lesson
+    trained on the same rows.
+    """
 
     family: str
     lesson: str
-    refusing: bool = False
+    part: str = ""
 
 
 ENCODER, BOTH, DECODER = "encoder", "encoder–decoder", "decoder"
 SHARED_TASKS = {
-    "Classify a text": (Contender(ENCODER, "task-1/ag-news"), Contender(DECODER, "task-3/llm-sst2")),
+    "Topic of a text (AG News)": (Contender(ENCODER, "task-1/ag-news"),),
+    "Sentiment of a sentence (SST-2)": (Contender(ENCODER, "task-3/llm-sst2", "encoder"), Contender(DECODER, "task-3/llm-sst2")),
     "Answer from a text (SQuAD)": (Contender(ENCODER, "task-2/extractive-squad"), Contender(BOTH, "task-2/t5-squad")),
     "Answer or refuse (SQuAD v2)": (
-        Contender(ENCODER, "task-2/extractive-squad", refusing=True), Contender(DECODER, "task-3/llm-squad-v2", refusing=True),
+        Contender(ENCODER, "task-2/extractive-squad", "refusing"), Contender(DECODER, "task-3/llm-squad-v2", "refusing"),
     ),
     "Summarise": (Contender(BOTH, "task-2/t5-cnn-dailymail"), Contender(DECODER, "task-3/phi2-xsum")),
 }
@@ -312,40 +317,52 @@ def families_table(root: Path, base: Path) -> str:
 
 
 def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[str, Any]:
-    """What the comparison says of one lesson, as values; `tested` names its scored splits, `scored` counts their questions."""
+    """What the comparison says of one lesson, as values; `tested` names its scored splits, `scored` counts their rows."""
     page, data = headline(lesson, results), results["data"]
-    entry = {"family": contender.family, "lesson": lesson, "title": page.title, "results": results}
-    entry |= _refusing_part(results) if contender.refusing else _headline_part(page, results)
-    phases = [phase for phase in ("warm-up", "train", "train v2") if phase in results["seconds"]]
-    phases = [phase for phase in phases if contender.refusing or phase != "train v2"]
-    splits = [split for split in data if split.startswith("train") or (contender.refusing and split == "squad_v2_train")]
+    entry = _headline_part(page, results)
+    entry |= {"refusing": _refusing_part, "encoder": _encoder_part}[contender.part](results) if contender.part else {}
+    phases = [phase for phase in entry["phases"] if phase in results["seconds"]]
     return entry | {
+        "family": contender.family, "lesson": lesson, "title": page.title, "results": results,
         "prints": [data[split]["fingerprint"] for split in entry["tested"]],
-        "train_rows": sum(data[split]["rows"] for split in splits),
+        "train_rows": sum(data[split]["rows"] for split in entry["trained_on"]),
         "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
         "memory": max(results["peak_memory_mb"][phase] for phase in phases),
     }
 
 
 def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
-    """Score, best floor and scored rows of a lesson's headline."""
-    metric, data = page.headline, results["data"]
+    """Score, best floor, rows and model of a lesson's headline."""
+    metric, data, model = page.headline, results["data"], results["model"]
     tested = list(getattr(page, "tested", None) or [split for split in data if split.startswith("test")])
     floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
     return {
         "metric": metric, "score": results["metrics"][metric], "floor": max(floors.items(), key=lambda item: item[1]),
         "tested": tested, "scored": sum(data[split]["rows"] for split in tested),
+        "trained_on": [split for split in data if split.startswith("train")], "phases": ("warm-up", "train"),
+        "model": model["id"], "trained": model["trainable"], "parameters": model["parameters"],
     }
 
 
 def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
-    """The same of a lesson's SQuAD v2 table, whose first line has its threshold from the half that is not reported."""
-    tables = results["tables"]
+    """What differs in a lesson's SQuAD v2 table: its first line has its threshold from the half that is not reported."""
+    tables, data = results["tables"], results["data"]
     refuse = next(row for row in tables["v2"] if row["system"] == "always refuse")
     return {
         "metric": "f1", "score": tables["v2"][0]["f1"], "floor": (refuse["system"], refuse["f1"]["value"]),
-        "tested": ["squad_v2_validation" if "squad_v2_validation" in results["data"] else "validation"],
-        "scored": tables["v2_threshold"][0]["reported_on"],
+        "tested": ["squad_v2_validation" if "squad_v2_validation" in data else "validation"],
+        "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train", "train v2"),
+        "trained_on": [split for split in data if split.startswith("train") or split == "squad_v2_train"],
+    }
+
+
+def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
+    """What differs for the encoder beside a decoder, trained and scored on the same rows."""
+    card = results["tables"]["encoder"][0]
+    score = next(row for row in results["tables"]["systems"] if row["system"] == "encoder")["accuracy"]
+    return {
+        "metric": "accuracy", "score": score, "phases": ("train encoder",),
+        "model": card["id"], "trained": card["trained"], "parameters": card["parameters"],
     }
 
 
@@ -354,9 +371,9 @@ def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
     link = os.path.relpath(entry["lesson"] / "report.md", base)
     plain = f"{floor:.1f}" if metric in HUNDREDS else percent(floor)
     return (
-        f"| {task} | {entry['family']} | [{entry['title']}]({link}), {results['profile']} | {results['model']['id']} "
+        f"| {task} | {entry['family']} | [{entry['title']}]({link}), {results['profile']} | {entry['model']} "
         f"| {entry['train_rows']:,} | {entry['scored']:,} | {metric.replace('_', '-')} **{shown_metric(metric, entry['score'])}** "
-        f"| {plain} ({name}) | {results['model']['trainable']:,} of {results['model']['parameters']:,} | {entry['minutes']:.1f} "
+        f"| {plain} ({name}) | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
         f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
     )
 
@@ -376,9 +393,9 @@ def _what_differs(entries: list[dict[str, Any]]) -> str:
         differs.append("the number of training rows")
     if any(entry["results"]["profile"] != first["results"]["profile"] for entry in others):
         differs.append("the profile")
+    apart = " and ".join([", ".join(differs[:-1]), differs[-1]] if len(differs) > 1 else differs)
     if same_rows and same_metric:
-        return "scored on the same rows, so the scores may be compared" + (f"; what differs: {', '.join(differs)}." if differs else ".")
-    apart = ", ".join(differs)
+        return "scored on the same rows, so the scores may be compared" + (f"; what differs: {apart}." if apart else ".")
     return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own floor."
 
 

@@ -249,6 +249,7 @@ def contender(checkout, lesson, **changes):
 
 
 def refusing(split, f1, rows=100, fingerprint="a" * 16):
+    """Data and tables of a lesson with a SQuAD v2 part."""
     part = {"source": "folder", "fingerprint": fingerprint}
     metric = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
     return {
@@ -262,16 +263,31 @@ def test_families_leave_out_what_has_no_results(checkout):
     assert report.families_table(checkout, checkout).count("\n") == 1  # the header alone
     contender(checkout, "task-1/ag-news")
     table = report.families_table(checkout, checkout).splitlines()
-    assert len(table) == 3 and table[2].startswith("| Classify a text | encoder | [ag-news](task-1/ag-news/report.md), small |")
+    assert len(table) == 3 and table[2].startswith("| Topic of a text (AG News) | encoder | [ag-news](task-1/ag-news/report.md), small |")
     assert "llm-sst2" not in "".join(table)
 
 
 def test_families_say_what_may_not_be_compared(checkout):
-    contender(checkout, "task-1/ag-news")
-    contender(checkout, "task-3/llm-sst2", data=three_splits()["data"])
+    part = {"squad_v2_validation": {"source": "folder", "rows": 200, "fingerprint": "a" * 16}}
+    contender(checkout, "task-2/extractive-squad", **(refusing("squad_v2_validation", 0.61) | {"data": three_splits()["data"] | part}))
+    contender(checkout, "task-2/t5-squad")
     *_, note = report.families_table(checkout, checkout).splitlines()
-    assert note.startswith("- **Classify a text**: **the scores must not be compared with each other**")
+    assert note.startswith("- **Answer from a text (SQuAD)**: **the scores must not be compared with each other**")
     assert "the scored rows" in note and "the number of training rows" in note
+
+
+def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
+    results = contender(checkout, "task-3/llm-sst2")
+    score = {"value": 0.8, "low": 0.7, "high": 0.9}
+    card = {"id": "small one", "parameters": 22, "trained": 11}
+    results["tables"] |= {"systems": [{"system": "encoder", "accuracy": score}], "encoder": [card]}
+    results["seconds"]["train encoder"], results["peak_memory_mb"]["train encoder"] = 90.0, 1_234.4
+    (checkout / "task-3/llm-sst2/results/small.json").write_text(json.dumps(results))
+    *_, encoder, decoder, blank, note = report.families_table(checkout, checkout).splitlines()
+    assert "| encoder |" in encoder and "| small one |" in encoder and "accuracy **80.0 % [70.0, 90.0]**" in encoder
+    assert "| 11 of 22 | 1.5 | 1,234 MiB" in encoder
+    assert "| decoder |" in decoder and f"{results['model']['trainable']:,} of" in decoder
+    assert blank == "" and note == "- **Sentiment of a sentence (SST-2)**: scored on the same rows, so the scores may be compared."
 
 
 def test_families_compare_refusals_on_the_same_half_of_the_same_rows(checkout):
@@ -294,4 +310,4 @@ def test_the_readme_has_the_families_between_its_markers(checkout):
     readme = checkout / "README.md"
     readme.write_text(readme.read_text() + "<!-- families:start -->\nstale\n<!-- families:end -->\n")
     text = report.rendered(checkout)[readme]
-    assert "stale" not in text and "| Classify a text | encoder |" in text
+    assert "stale" not in text and "| Topic of a text (AG News) | encoder |" in text
