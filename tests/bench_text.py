@@ -33,7 +33,7 @@ def decided_model(articles: list[str]):
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(2)
+                parameter.mul_(3)
     return model, tokenizer
 
 
