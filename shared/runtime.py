@@ -41,6 +41,11 @@ PACKAGES = (
 )  # fmt: skip
 
 
+def first_line(error: BaseException, limit: int = 150) -> str:
+    """What an error says, cut to one line; its kind where it says nothing."""
+    return (str(error) or type(error).__name__).splitlines()[0][:limit]
+
+
 class CourseError(Exception):
     """A mistake that the reader can mend: the message names cause and cure in one line."""
 

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from shared import models
-from shared.runtime import CourseError, hub_reachable, unknown
+from shared.runtime import CourseError, first_line, unknown
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
 warnings.filterwarnings("ignore", message="Version v4.12.0 introduces a better way to train encoder-decoder")
@@ -162,13 +162,13 @@ def set_dropout(model: PreTrainedModel, dropout: float | None) -> None:
 def _pretrained(spec: Seq2SeqSpec, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     if not spec.hub_id:
         raise CourseError(f"{name} exists with random weights only: set weights=random")
-    local = {"local_files_only": not hub_reachable()}  # the cache may have what the Hub can't give
+    place, local = models.place_of(None, spec.hub_id)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(spec.hub_id, **local)
-        model = AutoModelForSeq2SeqLM.from_pretrained(spec.hub_id, dtype=torch.float32, **local)
+        tokenizer = AutoTokenizer.from_pretrained(place, **local)
+        model = AutoModelForSeq2SeqLM.from_pretrained(place, dtype=torch.float32, **local)
     except OSError as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        raise CourseError(f"cannot load {spec.hub_id}: check the connection or choose model=t5-scratch ({reason})") from None
+        cure = "check the connection or choose model=t5-scratch"
+        raise CourseError(f"cannot load {spec.hub_id}: {cure} ({first_line(error)})") from None
     return model, tokenizer, {"id": spec.hub_id, "revision": getattr(model.config, "_commit_hash", None) or "unknown"}
 
 

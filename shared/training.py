@@ -178,6 +178,7 @@ def trainer(
     encoded: dict[str, Dataset],
     scores: Callable[[EvalPrediction], dict[str, float]] | None,
     patience: int,
+    kind: type[OrderedTrainer] = OrderedTrainer,
     **settings: Any,
 ) -> OrderedTrainer:
     """The Trainer of an encoder lesson: batches padded to their longest row, early stopping, a line per log.
@@ -186,7 +187,7 @@ def trainer(
     loss alone; `settings` are further arguments of the Trainer, for example compute_loss_func or another data_collator.
     """
     settings.setdefault("data_collator", DataCollatorWithPadding(tokenizer))
-    return OrderedTrainer(
+    return kind(
         model=model,
         args=args,
         train_dataset=encoded["train"],
@@ -236,15 +237,8 @@ def seq2seq_trainer(
     validation = encoded["validation"]
     if check_rows is not None and check_rows < len(validation):
         validation = validation.select(range(check_rows))
-    return OrderedSeq2SeqTrainer(
-        model=model,
-        args=args,
-        train_dataset=encoded["train"],
-        eval_dataset=validation,
-        processing_class=tokenizer,
-        compute_metrics=scores,
-        callbacks=callbacks(patience),
-        **settings,
+    return trainer(
+        model, tokenizer, args, encoded | {"validation": validation}, scores, patience, kind=OrderedSeq2SeqTrainer, **settings
     )
 
 

@@ -9,18 +9,11 @@ from transformers import AutoModelForCausalLM
 from shared import causal, data, lora, models, text2text
 from shared.causal import CAUSAL, load_causal
 from shared.runtime import CourseError
+from tests.tiny_training import losses_of_steps
 
 TEXTS = list(data.bundled_split("squad", "train")["context"][:60])
 every_name = pytest.mark.parametrize("name", list(CAUSAL))
 architectures = pytest.mark.parametrize("name", ["phi-2", "llama-3.2-1b", "gemma-2-2b", "smollm2"])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def load(name, **options):
@@ -39,13 +32,7 @@ def test_a_tiny_twin_has_the_architecture_and_learns_to_answer(name):
     model, tokenizer, card = load(name)
     assert model.config.model_type == CAUSAL[name].model_type
     assert card["parameters"] == card["trainable"] == sum(p.numel() for p in model.parameters()) < 300_000
-    batch, optimizer, losses = rows_for(tokenizer), torch.optim.AdamW(model.parameters(), lr=3e-3), []
-    for _ in range(6):
-        loss = model(**batch).loss
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    losses = losses_of_steps(model, rows_for(tokenizer))
     assert losses[-1] < 0.9 * losses[0]
     assert len(text2text.generate(model, tokenizer, ["A text. "], max_new_tokens=4).texts) == 1
 

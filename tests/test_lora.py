@@ -22,14 +22,6 @@ architectures = pytest.mark.parametrize("name", ["phi-2", "llama-3.2-1b", "gemma
 both_weights = pytest.mark.parametrize("packed", [False, True], ids=["whole", "4-bit"])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def load(name="phi-2", packed=False, seed=0):
     quantization = lora.four_bit(torch.float32) if packed else None
     return causal.load_causal(name, "random", quantization=quantization, tokenizer_texts=TEXTS, max_length=128, seed=seed)

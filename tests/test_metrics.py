@@ -447,3 +447,15 @@ def test_words_are_lower_case_and_keep_their_apostrophes():
 )
 def test_word_overlap_is_the_share_of_the_seconds_different_words(first, second, share):
     assert metrics.word_overlap(first, second) == share
+
+
+def test_buckets_get_their_titles():
+    values, bucket = np.array([1.0, 0.0, 1.0]), np.array([2, 0, 2])
+    named = metrics.mean_by_bucket(values, bucket, titles=["short", "middle", "long"])
+    plain = metrics.mean_by_bucket(values, bucket)
+    assert [row["bucket"] for row in named] == ["short", "long"] and [row["mean"] for row in named] == [row["mean"] for row in plain]
+
+
+def test_the_mean_of_known_numbers_leaves_nan_out_and_is_none_without_any():
+    assert metrics.mean_of_known([1.0, float("nan"), 4.0]) == 2.5
+    assert metrics.mean_of_known([float("nan")]) is metrics.mean_of_known([]) is None

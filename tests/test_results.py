@@ -8,7 +8,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from shared import report
+from shared import report, runtime
 from shared.runtime import ROOT, CourseError
 
 SCHEMA = json.loads((Path(__file__).parent / "results.schema.json").read_text(encoding="utf8"))
@@ -311,3 +311,14 @@ def test_the_readme_has_the_families_between_its_markers(checkout):
     readme.write_text(readme.read_text() + "<!-- families:start -->\nstale\n<!-- families:end -->\n")
     text = report.rendered(checkout)[readme]
     assert "stale" not in text and "| Topic of a text (AG News) | encoder |" in text
+
+
+def test_work_is_done_once_and_then_read_from_its_record(tmp_path):
+    run, calls = runtime.RunFolder(tmp_path, resumed=False), []
+    run.logs.mkdir(parents=True)
+    first, again = (report.once(run, "stage", lambda: calls.append(1) or {"loss": 0.5}) for _ in range(2))
+    assert first == again == {"loss": 0.5} and len(calls) == 1
+    run.logs.joinpath("stage.json").unlink()
+    with pytest.raises(ZeroDivisionError):
+        report.once(run, "stage", lambda: 1 / 0)
+    assert not (run.logs / "stage.json").exists()  # what failed leaves no record

@@ -525,3 +525,9 @@ def test_clock_reports_the_gpus_peak_where_there_is_one(monkeypatch):
         calls.append("body")
     assert clock.peak_memory_mb == {"train": 512.0}
     assert calls == ["reset", "body", "read"]
+
+
+def test_the_first_line_of_an_error_is_cut_and_never_empty():
+    assert runtime.first_line(ValueError("broken\nand more")) == "broken"
+    assert runtime.first_line(OSError()) == "OSError"
+    assert runtime.first_line(ValueError("x" * 300), 10) == "x" * 10

@@ -5,6 +5,7 @@ from transformers import DataCollatorForSeq2Seq, MBart50Tokenizer, NllbTokenizer
 from shared import data, models, seq2seq, text2text
 from shared.runtime import CourseError
 from shared.seq2seq import SEQ2SEQ, load_seq2seq
+from tests.tiny_training import losses_of_steps
 
 TEXTS = list(dict.fromkeys(data.bundled_split("squad", "train")["context"]))
 every_name = pytest.mark.parametrize("name", list(SEQ2SEQ))
@@ -24,14 +25,7 @@ def test_a_random_model_learns_a_batch_and_generates(name):
     model, tokenizer, card = load(name, dropout=0.0)
     assert card["parameters"] == card["trainable"] == model.num_parameters() == sum(p.numel() for p in model.parameters())
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    batch, optimizer = batch_of(model, tokenizer), torch.optim.AdamW(model.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(6):
-        loss = model(**batch).loss
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    losses = losses_of_steps(model, batch_of(model, tokenizer))
     assert losses[-1] < 0.9 * losses[0]
     generated = text2text.generate(model, tokenizer, TEXTS[:2], max_new_tokens=5, max_source=48)
     assert len(generated.texts) == 2

@@ -12,14 +12,6 @@ TEXTS = list(dict.fromkeys(data.bundled_split("squad", "train")["context"]))
 ONCE = {"eval_steps": 10_000, "save_strategy": "no", "load_best_model_at_end": False}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> RunFolder:
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))

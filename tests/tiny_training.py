@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 
+import torch
 from transformers import DataCollatorWithPadding, TrainerCallback
 
 from shared import data, metrics, models, runtime, training
@@ -50,6 +51,18 @@ def trainer_for(cfg: runtime.Config, run: runtime.RunFolder, rows: int = 48, ext
         compute_metrics=metrics.trainer_scores,
         callbacks=[training.Reporter(), *extra],
     )
+
+
+def losses_of_steps(model: torch.nn.Module, batch: dict[str, torch.Tensor], steps: int = 6) -> list[float]:
+    """The losses of a few plain AdamW steps on one batch, each before its step."""
+    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    for _ in range(steps):
+        loss = model(**batch).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses
 
 
 class Slow(TrainerCallback):
