@@ -125,7 +125,7 @@ def test_a_model_that_cannot_be_had_names_the_open_one(monkeypatch, name, error,
         raise OSError(error)
 
     monkeypatch.setattr(causal.AutoTokenizer, "from_pretrained", refuse)
-    monkeypatch.setattr(causal, "hub_reachable", lambda: True)
+    monkeypatch.setattr(models, "hub_reachable", lambda: True)
     with pytest.raises(CourseError, match=message):
         load_causal(name, "pretrained")
 

@@ -118,7 +118,7 @@ def test_a_model_that_the_hub_cannot_give_names_the_way_out(monkeypatch):
         raise OSError("not here")
 
     monkeypatch.setattr(seq2seq.AutoTokenizer, "from_pretrained", refuse)
-    monkeypatch.setattr(seq2seq, "hub_reachable", lambda: False)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
     message = r"^cannot load google-t5/t5-small: check the connection or choose model=t5-scratch \(not here\)$"
     with pytest.raises(CourseError, match=message):
         load_seq2seq("t5-small", "pretrained")
@@ -129,7 +129,7 @@ def test_pretrained_weights_are_loaded_in_float32(monkeypatch, tmp_path):
     source, tokenizer, _ = load("t5-small")
     models.save(source.to(torch.bfloat16), tokenizer, tmp_path)
     monkeypatch.setitem(SEQ2SEQ, "t5-small", seq2seq.Seq2SeqSpec(str(tmp_path), "t5", {}))
-    monkeypatch.setattr(seq2seq, "hub_reachable", lambda: False)
+    monkeypatch.setattr(models, "hub_reachable", lambda: False)
     model, _, card = load_seq2seq("t5-small", "pretrained")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert card["id"] == str(tmp_path)
