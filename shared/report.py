@@ -428,8 +428,9 @@ def publish(address: str, root: Path = ROOT) -> list[Path]:
     old, changed = repository(root), []
     for path in [root / "pyproject.toml", *root.glob("*.md"), *root.glob("task-*/**/*.md"), *root.glob("task-*/*/*.ipynb")]:
         text = path.read_text(encoding="utf8")
-        if old in text:
-            path.write_text(text.replace(old, address), encoding="utf8")
+        stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
+        if stamped != text:
+            path.write_text(stamped, encoding="utf8")
             changed.append(path)
     return changed
 

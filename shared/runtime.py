@@ -6,7 +6,7 @@ except the ones that belong to the Hub client.
     COURSE_PROFILE   tiny | small | full        default: full where a CUDA GPU is visible, else small
     COURSE_DATA      folder | "hub" | "bundled" default: bundled for tiny, the Hub for small and full
     COURSE_SET       "key=value key=value"      overrides of the lesson's configuration
-    COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs
+    COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs, in a read-only checkout HOME_OUTPUTS
     COURSE_TEXTS     show | withhold            default: show; withhold keeps other people's texts out of outputs
     COURSE_PROGRESS  file                       where progress events go (set by shared.run)
 """
@@ -331,9 +331,14 @@ class RunFolder:
         return self.path.name
 
 
+HOME_OUTPUTS = Path("~/fine-tuning-course-outputs")
+
+
 def outputs_root() -> Path:
-    """The folder that holds all runs: COURSE_OUTPUTS, else `outputs` in the checkout."""
-    return Path(os.environ.get("COURSE_OUTPUTS") or ROOT / "outputs").expanduser()
+    """The folder that holds all runs: COURSE_OUTPUTS, else `outputs` in the checkout, else (read-only) one in the home."""
+    inside = ROOT / "outputs"
+    writable = os.access(inside if inside.is_dir() else ROOT, os.W_OK)
+    return Path(os.environ.get("COURSE_OUTPUTS") or (inside if writable else HOME_OUTPUTS)).expanduser()
 
 
 def run_folder(cfg: Config) -> RunFolder:
@@ -356,6 +361,8 @@ def run_folder(cfg: Config) -> RunFolder:
             f"cannot write to {path} ({error.strerror}): free some space, or set COURSE_OUTPUTS to a folder you can write"
         ) from None
     progress(run=str(path))
+    if outputs_root() == HOME_OUTPUTS.expanduser():
+        print(f"NOTE: the checkout is read-only, so runs are kept in {HOME_OUTPUTS}")
     print(f"{'resuming' if resume else 'writing to'} {outputs_root().name}/{run.name}")
     return run
 

@@ -138,6 +138,9 @@ def test_publish_stamps_every_place_and_refuses_nonsense(checkout):
     assert {path.name for path in changed} == {"pyproject.toml", "README.md"}
     assert "old-owner" not in (checkout / "README.md").read_text()
     assert report.write_pages(checkout) == []
+    (checkout / "README.md").write_text("not-ada/course, ada/course-2, ada/course.")
+    report.publish("bob/lessons", checkout)
+    assert (checkout / "README.md").read_text() == "not-ada/course, ada/course-2, bob/lessons."
     with pytest.raises(CourseError, match="write it as owner/name"):
         report.publish("https://example.org/x", checkout)
 

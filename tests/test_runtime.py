@@ -419,6 +419,15 @@ def test_outputs_stand_in_the_checkout_by_default():
     assert runtime.outputs_root() == runtime.ROOT / "outputs"
 
 
+def test_a_read_only_checkout_keeps_its_runs_in_the_home_and_says_so(cfg, monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("COURSE_OUTPUTS")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda path, mode: runtime.ROOT not in (path, *Path(path).parents))
+    run = run_folder(cfg)
+    assert run.path.parent == tmp_path / "fine-tuning-course-outputs"
+    assert "the checkout is read-only, so runs are kept in ~/fine-tuning-course-outputs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("by", ["name", "path"])
 def test_resume_goes_on_in_the_same_folder(cfg, capsys, by):
     run = run_folder(cfg)
