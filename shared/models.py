@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from shared.runtime import CourseError, first_line, hub_reachable, unknown
+from shared.runtime import CourseError, encodable, first_line, hub_reachable, unknown
 
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
 
@@ -356,7 +356,7 @@ def _sides(texts: list[Text]) -> list[list[str]]:
         if not all(isinstance(side, str) and side.strip() for side in text):
             what = f"one side of pair {number}" if len(sides) == 2 else f"text {number}"
             raise CourseError(f"{what} is empty: write something into it")
-    return sides
+    return [[encodable(text) for text in side] for side in sides]
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -23,7 +23,7 @@ from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from shared.runtime import CourseError
+from shared.runtime import CourseError, encodable
 
 N_BEST, MAX_ANSWER_TOKENS = 20, 30  # the defaults of the official BERT and transformers scripts
 BLOCK = 256  # windows decoded at a time: the 400 pairs of each then fit into the processor's cache
@@ -585,7 +585,7 @@ def answer(
     for name, text in (("question", question), ("context", context)):
         if not isinstance(text, str) or not text.strip():
             raise CourseError(f"the {name} is empty: write something into it")
-    rows = Dataset.from_dict({"id": ["your own"], "question": [question], "context": [context]})
+    rows = Dataset.from_dict({"id": ["your own"], "question": [encodable(question)], "context": [encodable(context)]})
     windows = eval_features(rows, tokenizer, max_length, stride)
     model.eval()
     pad, logits = collator(tokenizer), {"start_logits": [], "end_logits": []}

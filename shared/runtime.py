@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import random
+import re
 import shlex
 import sys
 import threading
@@ -35,6 +36,7 @@ from typing import Any
 PROFILES = ("tiny", "small", "full")
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 PACKAGES = (
     "torch", "transformers", "datasets", "accelerate", "peft", "bitsandbytes", "evaluate", "scikit-learn", "numpy", "rouge_score",
     "sacrebleu", "nltk",
@@ -44,6 +46,11 @@ PACKAGES = (
 def first_line(error: BaseException, limit: int = 150) -> str:
     """What an error says, cut to one line; its kind where it says nothing."""
     return (str(error) or type(error).__name__).splitlines()[0][:limit]
+
+
+def encodable(text: str) -> str:
+    """The text with U+FFFD for every lone surrogate, which is no character and makes tokenizers fail; nothing else moves."""
+    return LONE_SURROGATE.sub("\ufffd", text)
 
 
 class CourseError(Exception):
@@ -370,10 +377,14 @@ def run_folder(cfg: Config) -> RunFolder:
 def _new_path(cfg: Config) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     base = outputs_root() / f"{stamp}_{cfg.model.replace('/', '-')}_{cfg.lesson.rsplit('/', 1)[-1]}"
+    base.parent.mkdir(parents=True, exist_ok=True)
     path, number = base, 2
-    while path.exists():  # two runs started within one second
-        path, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return path
+    while True:
+        try:
+            path.mkdir()  # fails where another run, perhaps of another process, has taken the name
+            return path
+        except FileExistsError:
+            path, number = base.with_name(f"{base.name}-{number}"), number + 1
 
 
 def _resumed_path(resume: str) -> Path:

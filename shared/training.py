@@ -6,12 +6,14 @@ bf16 where the processor has it, the fused AdamW kernel. `make bench` measures e
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
@@ -39,17 +42,19 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import PredictionOutput
 
 from shared import runtime, text2text
-from shared.runtime import Config, CourseError, RunFolder
+from shared.runtime import Config, CourseError, RunFolder, first_line
 
+NO_MEMORY = ("out of memory", "can't allocate memory")  # what the GPU's and the CPU's allocators say
+NO_SPACE = ("no space left", "failed writing file", "unexpected pos")  # the last two are torch.save's words for it
 MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels", "pooling")
 
 
 def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **overrides: Any) -> TrainingArguments:
     """TrainingArguments for this profile, this device and `rows` training rows.
 
-    Reads epochs, batch_size, learning_rate, evaluations_per_epoch and seed from the configuration. A checkpoint is
-    written at every evaluation; the best by `metric` on the validation rows and the last one are kept, and the best is
-    loaded at the end.
+    Reads epochs, batch_size, accumulate (batches a step, 1 where the lesson has no such key), learning_rate,
+    evaluations_per_epoch and seed from the configuration. A checkpoint is written at every evaluation; the best by
+    `metric` on the validation rows and the last one are kept, and the best is loaded at the end.
     """
     return TrainingArguments(**(_settings(cfg, run, rows, metric) | overrides))
 
@@ -75,7 +80,8 @@ def precision_for(model: PreTrainedModel) -> str:
 
 def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, Any]:
     """What `arguments` and `seq2seq_arguments` share."""
-    steps_per_epoch = math.ceil(rows / cfg.batch_size)
+    accumulate = cfg.get("accumulate", 1)
+    steps_per_epoch = math.ceil(rows / (cfg.batch_size * accumulate))
     check = max(1, math.ceil(steps_per_epoch / cfg.evaluations_per_epoch))
     precision, on_cpu = runtime.precision(), runtime.device() == "cpu"
     return {
@@ -83,6 +89,7 @@ def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, 
         "num_train_epochs": cfg.epochs,
         "per_device_train_batch_size": cfg.batch_size,
         "per_device_eval_batch_size": 2 * cfg.batch_size,
+        "gradient_accumulation_steps": accumulate,
         "learning_rate": cfg.learning_rate,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,  # below 1 it is a share of all steps
@@ -293,14 +300,14 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     """Train, or go on from the run folder's last checkpoint; returns the learning curve (the Trainer's log history).
 
     Ctrl-C finishes the step, writes a checkpoint and prints the line that resumes; a second Ctrl-C stops at once.
-    Raises CourseError where the checkpoint belongs to another model.
+    Raises CourseError where the checkpoint belongs to another model, memory or disk are full, or the loss is not finite.
     """
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(run) if run.resumed else None
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
         print(f"going on from {checkpoint.name}")
-    with _interruptible(trainer) as interrupted:
+    with _interruptible(trainer) as interrupted, _short_of_room(trainer.args, run):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupted.is_set():
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.name}")
@@ -310,19 +317,53 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     return history
 
 
+@contextmanager
+def _short_of_room(args: TrainingArguments, run: RunFolder) -> Iterator[None]:
+    """Name cause and cure where memory or disk are full; the libraries have an error type of their own for nearly each case."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
+        said = str(error).lower()
+        if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
+            batch, accumulate = args.per_device_train_batch_size, args.gradient_accumulation_steps
+            smaller = f"set batch_size={batch // 2} accumulate={accumulate * 2}, which takes as many rows a step, or"
+            raise CourseError(
+                f"out of memory with batch_size={batch} accumulate={accumulate}: {smaller if batch > 1 else 'set'} a smaller "
+                f"max_length or model; resume={run.name} goes on from the last checkpoint, if there is one"
+            ) from None
+        if getattr(error, "errno", None) == errno.ENOSPC or any(words in said for words in NO_SPACE):
+            raise CourseError(
+                f"the disk is full, so no checkpoint could be written ({first_line(error)}): free some space, then go on from the "
+                f"one before it with --set resume={run.name}"
+            ) from None
+        raise
+
+
 def last_checkpoint(run: RunFolder) -> Path | None:
-    """The newest complete checkpoint; one that a kill cut off has no readable trainer_state.json and is passed over."""
+    """The newest complete checkpoint; one that a kill cut off, or that was damaged later, is passed over and named."""
     return next(_complete_checkpoints(run), None)
 
 
 def _complete_checkpoints(run: RunFolder) -> Iterator[Path]:
     """The newest first."""
     for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf8"))
+        if _is_whole(path):
             yield path
-        except (OSError, ValueError):
-            print(f"{path.name} is incomplete; trying the one before it")
+        else:
+            print(f"{path.name} is incomplete or damaged; trying the one before it")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """True where every file can be opened to its end: the state, which is written last, weights, optimiser, schedule."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf8"))
+        weights = list(checkpoint.glob("*.safetensors"))
+        for file in weights:
+            with safe_open(file, "pt"):  # compares the header with the file's size
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return bool(weights) and all(zipfile.is_zipfile(file) for file in checkpoint.glob("*.pt*"))
 
 
 def average_checkpoints(model: PreTrainedModel, run: RunFolder, last: int) -> list[str]:

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -417,6 +418,40 @@ def test_runs_started_in_one_second_get_folders_of_their_own(cfg, monkeypatch):
 
 def test_outputs_stand_in_the_checkout_by_default():
     assert runtime.outputs_root() == runtime.ROOT / "outputs"
+
+
+def test_processes_that_start_at_the_same_moment_never_share_a_folder(cfg, monkeypatch):
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(runtime, "datetime", Stopped)
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: run_folder(cfg).name, range(24)))
+    assert len(set(names)) == 24
+
+
+def test_a_clock_that_was_set_back_overwrites_no_run(cfg, monkeypatch):
+    moments = iter([datetime(2026, 5, 2, 10, 0, 0), datetime(2026, 5, 1, 10, 0, 0), datetime(2026, 5, 2, 10, 0, 0)])
+
+    class Unsteady(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return next(moments)
+
+    monkeypatch.setattr(runtime, "datetime", Unsteady)
+    first = run_folder(cfg)
+    (first.path / "results.json").write_text("{}")
+    second, third = run_folder(cfg), run_folder(cfg)
+    assert len({first.path, second.path, third.path}) == 3
+    assert (first.path / "results.json").read_text() == "{}" and not (third.path / "results.json").exists()
+
+
+def test_a_lone_surrogate_becomes_a_replacement_character_and_nothing_moves():
+    assert runtime.encodable("a\ud800b\udfffc") == "a\ufffdb\ufffdc"
+    whole = "emoji 😀, עברית, NUL \0, e\u0301"
+    assert runtime.encodable(whole) == whole
 
 
 def test_a_read_only_checkout_keeps_its_runs_in_the_home_and_says_so(cfg, monkeypatch, tmp_path, capsys):

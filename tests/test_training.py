@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import TrainerCallback
 
 from shared import data, metrics, models, qa, runtime, training
 from shared.runtime import ROOT, CourseError, RunFolder
@@ -353,14 +354,90 @@ def test_ctrl_c_keeps_a_checkpoint_and_prints_how_to_resume(tmp_path):
     assert (tmp_path / "stopped" / "checkpoints" / f"checkpoint-{step}" / "model.safetensors").is_file()
 
 
-def test_a_cut_off_checkpoint_is_passed_over(run, capsys):
-    for step, state in ((4, '{"global_step": 4}'), (10, '{"global_'), (9, None)):
-        folder = run.checkpoints / f"checkpoint-{step}"
-        folder.mkdir()
-        if state:
-            (folder / "trainer_state.json").write_text(state)
-    assert training.last_checkpoint(run).name == "checkpoint-4"
-    assert "checkpoint-10 is incomplete" in capsys.readouterr().out
+@pytest.mark.parametrize("file", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(run, capsys, file):
+    training.fit(trainer_for(config(epochs=1.0), run, rows=24, save_total_limit=5), run)
+    *_, before, newest = sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    assert training.last_checkpoint(run) == newest
+    content = (newest / file).read_bytes()
+    (newest / file).write_bytes(content[: len(content) // 2])
+    assert training.last_checkpoint(run) == before
+    assert f"{newest.name} is incomplete or damaged; trying the one before it" in capsys.readouterr().out
+    resumed = RunFolder(run.path, resumed=True)
+    training.fit(trainer_for(config(epochs=1.0), resumed, rows=24), resumed)
+    assert f"going on from {before.name}" in capsys.readouterr().out
+
+
+def test_a_checkpoint_without_state_or_weights_is_none(run):
+    for name in ("checkpoint-3", "checkpoint-4"):
+        (run.checkpoints / name).mkdir()
+    (run.checkpoints / "checkpoint-4" / "trainer_state.json").write_text("{}")
+    assert training.last_checkpoint(run) is None
+
+
+class AtStep(TrainerCallback):
+    """Does something after a step."""
+
+    def __init__(self, work, step: int = 2):
+        self.work, self.step = work, step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.work()
+
+
+def raise_on_the_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+
+@pytest.mark.parametrize("work", [lambda: torch.empty(2**52), raise_on_the_gpu, lambda: bytearray(2**62)], ids=["cpu", "cuda", "python"])
+@pytest.mark.parametrize(
+    ("batch", "advice"),
+    [(8, r"batch_size=8 accumulate=1: set batch_size=4 accumulate=2, which takes as many rows a step, or a smaller max_length"),
+     (1, r"batch_size=1 accumulate=1: set a smaller max_length or model")],
+)  # fmt: skip
+def test_out_of_memory_suggests_the_values(run, work, batch, advice):
+    trainer = trainer_for(config(batch_size=batch), run, rows=16, extra=[AtStep(work)])
+    with pytest.raises(CourseError, match=rf"out of memory with {advice}.*resume={run.name}"):
+        training.fit(trainer, run)
+
+
+def test_halved_batches_accumulated_are_as_many_steps(run):
+    whole, halves = (training.arguments(config(batch_size=size, accumulate=n), run, rows=50) for size, n in ((8, 1), (4, 2)))
+    assert (whole.eval_steps, whole.gradient_accumulation_steps) == (3, 1)
+    assert (halves.eval_steps, halves.gradient_accumulation_steps) == (3, 2)
+
+
+def test_a_full_disk_names_the_cure_and_keeps_the_checkpoint_before(run):
+    trainer = trainer_for(config(), run)
+
+    def on_a_full_disk(*args, **kwargs):
+        Path("/dev/full").write_text("takes no byte: No space left on device")
+
+    def fill_up():  # after the second step's checkpoint
+        trainer.save_model = on_a_full_disk
+
+    trainer.add_callback(AtStep(fill_up, step=3))
+    with pytest.raises(CourseError, match=rf"the disk is full.*No space left.*: free some space.*--set resume={run.name}"):
+        training.fit(trainer, run)
+    assert training.last_checkpoint(run).name == "checkpoint-2"
+
+
+@pytest.mark.parametrize("words", ["unexpected pos 704 vs 598", "PytorchStreamWriter failed writing file data/3: file write failed"])
+def test_what_torch_says_of_a_full_disk_is_understood(run, words):
+    def fail():
+        raise RuntimeError(f"[enforce fail at inline_container.cc:672] . {words}")
+
+    with pytest.raises(CourseError, match="the disk is full"):
+        training.fit(trainer_for(config(), run, rows=16, extra=[AtStep(fail)]), run)
+
+
+def test_other_errors_of_a_training_stay_what_they_are(run):
+    def fail():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        training.fit(trainer_for(config(), run, rows=16, extra=[AtStep(fail)]), run)
 
 
 def test_checkpoint_of_another_model_is_refused(run, tmp_path):
