@@ -1,5 +1,6 @@
 """Training: arguments, order of evaluation, learning, and what survives a kill or a Ctrl-C."""
 
+import errno
 import json
 import os
 import re
@@ -412,7 +413,7 @@ def test_a_full_disk_names_the_cure_and_keeps_the_checkpoint_before(run):
     trainer = trainer_for(config(), run)
 
     def on_a_full_disk(*args, **kwargs):
-        Path("/dev/full").write_text("takes no byte: No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     def fill_up():  # after the second step's checkpoint
         trainer.save_model = on_a_full_disk
