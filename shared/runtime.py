@@ -50,7 +50,7 @@ def first_line(error: BaseException, limit: int = 150) -> str:
 
 def encodable(text: str) -> str:
     """The text with U+FFFD for every lone surrogate, which is no character and makes tokenizers fail; nothing else moves."""
-    return LONE_SURROGATE.sub("\ufffd", text)
+    return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
 
 
 class CourseError(Exception):

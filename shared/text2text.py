@@ -17,7 +17,7 @@ from datasets import Dataset, Features, List, Value
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
-from shared.runtime import CourseError, progress
+from shared.runtime import CourseError, encodable, progress
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 Parts = tuple[str, str, str]  # what stands before the document, the document, what stands after it
@@ -36,6 +36,7 @@ def _require(kind: str, texts: Sequence[str], like: Sequence | None = None) -> N
 def _tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None, **texts: list[str]) -> BatchEncoding:
     if not tokenizer.is_fast:
         raise CourseError(f"{type(tokenizer).__name__} cannot tell what it cut: load a fast tokenizer (AutoTokenizer does)")
+    texts = {side: [encodable(text) for text in given] if isinstance(given, list) else given for side, given in texts.items()}
     return tokenizer(**texts, truncation=max_length is not None, max_length=max_length, verbose=False)
 
 

@@ -1,0 +1,96 @@
+"""What readers type in themselves: very long, broken, right-to-left, made of emoji. Every family answers, or says what is wrong."""
+
+import pytest
+
+from shared import causal, data, models, qa, seq2seq, text2text
+from shared.runtime import CourseError, encodable
+
+ODD = {
+    "NUL bytes": "the train\0 left\0 at nine",
+    "lone surrogates": "the train \ud83d left \ude00 at nine",
+    "right to left": "יצאה הרכבת בשעה תשע \u202eenin ta tfel",
+    "Arabic": "غادر القطار في الساعة التاسعة",
+    "emoji": "👩🏽‍🚀 left at 🕘, 🇮🇩 first",
+    "combining marks": "the tra\u0301\u0302\u0303in le\u0308ft",
+    "control characters": "the \x1b[31mtrain\x07 left",
+    "white space of many kinds": "the\u00a0train\u2003left\u200bat\tnine\r\n",
+    "markup": "<script>alert('x')</script> [link](javascript:x) | **bold**",
+}
+odd = pytest.mark.parametrize("text", ODD.values(), ids=ODD)
+SENTENCE = "the train left at nine and "
+LONG = SENTENCE * 400_000  # more than 10 million characters
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return data.bundled_split("ag_news", "train")["text"]
+
+
+@pytest.fixture(scope="module")
+def encoder(texts):
+    model, tokenizer, _ = models.load_encoder("bert", "random", ["one", "two"], tokenizer_texts=texts, seed=0)
+    return model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def reader(texts):
+    model, tokenizer, _ = models.load_encoder("bert", "random", None, head="spans", tokenizer_texts=texts, seed=0)
+    return model.eval(), tokenizer
+
+
+@pytest.fixture(scope="module")
+def writers(texts):
+    both = [seq2seq.load_seq2seq("t5-small", "random", tokenizer_texts=texts, seed=0)[:2]]
+    return [*both, causal.load_causal("llama-3.2-1b", "random", tokenizer_texts=texts, seed=0)[:2]]
+
+
+@odd
+def test_an_encoder_gives_all_its_labels(encoder, text):
+    (answer,) = models.classify(*encoder, [text], max_length=64)
+    assert {label for label, _ in answer} == {"one", "two"} and sum(p for _, p in answer) == pytest.approx(1)
+
+
+@odd
+def test_answers_are_cut_out_of_the_very_text(reader, text):
+    for span in qa.answer(*reader, "when did it leave?", text, max_length=48, stride=8, n_best=5):
+        assert 0 <= span.start_char <= span.end_char <= len(text)
+        assert span.text == encodable(text)[span.start_char : span.end_char]
+
+
+@odd
+def test_writers_end_and_give_text(writers, text):
+    for model, tokenizer in writers:
+        sources = [text]
+        if not model.config.is_encoder_decoder:
+            sources, _ = text2text.encode_prompts([("Text: ", text, "\nTitle:")], tokenizer, 96)
+        written = text2text.generate(model, tokenizer, sources, max_new_tokens=8)
+        assert len(written.texts) == 1 and isinstance(written.texts[0], str)
+        written.texts[0].encode("utf8")  # can be shown and saved
+
+
+@pytest.mark.parametrize("times", [4_000, pytest.param(400_000, marks=pytest.mark.slow)])
+def test_a_book_is_cut_and_said(encoder, writers, capsys, times):
+    (answer,) = models.classify(*encoder, [SENTENCE * times], max_length=64)
+    assert sum(p for _, p in answer) == pytest.approx(1)
+    assert "1 of 1 texts were longer than 64 tokens and lost their right end" in capsys.readouterr().out
+    _, tokenizer = writers[1]
+    (ids,), cut = text2text.encode_prompts([("Text: ", SENTENCE * times, "\nTitle:")], tokenizer, 64)
+    assert cut == 1 and len(ids) == 64 and tokenizer.decode(ids).endswith("Title:")
+
+
+@pytest.mark.slow
+def test_ten_million_characters_are_read_to_their_end(reader):
+    model, tokenizer = reader
+    spans = qa.answer(model, tokenizer, "when did it leave?", LONG, max_length=384, stride=16, n_best=3)
+    assert all(LONG[span.start_char : span.end_char] == span.text for span in spans)
+
+
+@pytest.mark.parametrize("nothing", ["", "  \n\t", "\u2003", None, 7])
+def test_nothing_is_no_text(encoder, reader, writers, nothing):
+    with pytest.raises(CourseError, match="is empty"):
+        models.classify(*encoder, [nothing])
+    with pytest.raises(CourseError, match="context is empty"):
+        qa.answer(*reader, "when?", nothing)
+    for model, tokenizer in writers:
+        with pytest.raises(CourseError, match=r"is empty|texts and token ids are mixed"):
+            text2text.generate(model, tokenizer, [nothing, "a text"], max_new_tokens=2)
