@@ -1,0 +1,125 @@
+"""The real client against a stand-in Hub: every lesson's `full` cells, and what happens where the Hub fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from shared.runtime import ROOT
+from tests import hub_standin
+
+pytestmark = pytest.mark.slow
+NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
+FULL_ON_A_CPU = 'runtime.profile = lambda: "full"'  # the one thing that a CPU is refused
+# sizes for a CPU, and an optimiser for it: paged 8-bit AdamW needs CUDA
+SMALLER = {
+    "llm-squad-v2": "train_rows=24 test_rows=12 max_length=320 optimizer=adamw_torch_fused batch_size=4 accumulate=2",
+    "llm-sst2": "epochs=1 shots=2 shot_draws=2 shot_rows=12 optimizer=adamw_torch_fused",
+    "phi2-xsum": "train_rows=12 validation_rows=4 test_rows=4 lab_rows=4 lab_test_rows=2 max_length=256 lab_new_tokens=16 max_new_tokens=8 "
+    "optimizer=adamw_torch_fused",
+    "t5-squad": "epochs=1 test_rows=24 beams=2",
+    "t5-cnn-dailymail": "test_rows=4 decoding_rows=2 max_target=24",
+    "t5-en-id": "epochs=1",
+    "extractive-squad": "epochs=1 v2_epochs=1",
+    "rte": "seeds=2 epochs=1",
+}
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    return hub_standin.build(tmp_path_factory.mktemp("hub"))
+
+
+def online(address: str, home, **more: str) -> dict[str, str]:
+    """The variables of a machine whose Hub is the stand-in."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "HF_"))}
+    own = {"HF_ENDPOINT": address, "HF_HOME": str(home / "hf"), "XDG_CACHE_HOME": str(home / "cache"), "COURSE_OUTPUTS": str(home / "runs")}
+    return kept | own | more
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = []
+    first = next(place for place, cell in enumerate(notebook.cells) if cell.cell_type == "code")
+    notebook.cells.insert(first + 1, nbformat.v4.new_code_cell(FULL_ON_A_CPU))
+    sizes = SMALLER.get(path.parent.name, "epochs=1")
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    hub.asked.clear()
+    with hub.serving() as address:
+        client.execute(env=online(address, tmp_path, COURSE_PROFILE="small", COURSE_SET=sizes))
+    (found,) = (tmp_path / "runs").glob("*/results.json")
+    results = json.loads(found.read_text(encoding="utf8"))
+    assert results["profile"] == "full"
+    assert {part["source"].split(":")[0] for part in results["data"].values()} == {"hub"}
+    assert results["model"]["revision"] == hub_standin.SHA
+    assert any(f"/{results['model']['id']}/" in asked for asked in hub.asked)
+
+
+SCRIPT = """
+import json, sys, time
+from shared import causal, data, models
+from shared.runtime import CourseError
+started = time.perf_counter()
+try:
+    found = {what}
+    print("GOT", getattr(found, "num_rows", "a model"))
+except CourseError as error:
+    print("ERROR", error)
+print("SECONDS", time.perf_counter() - started)
+"""
+ROWS, MODEL = 'data.load_split("ag_news", "train")', 'causal.load_causal("phi-2", "pretrained")'
+
+
+def ask(hub, home, what: str, trouble: dict | None = None, **more: str) -> str:
+    hub.trouble = trouble or {}
+    with hub.serving() as address:
+        done = subprocess.run([sys.executable, "-c", SCRIPT.format(what=what)], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                              env=online(address, home, COURSE_PROFILE="small") | more)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    return done.stdout
+
+
+def test_rows_and_models_come_through_the_real_client(hub, tmp_path):
+    assert "GOT 120" in ask(hub, tmp_path, ROWS)
+    assert "GOT 120" in ask(hub, tmp_path, ROWS, {"/": 500})  # the second time from the cache
+
+
+@pytest.mark.parametrize(
+    ("what", "trouble", "answer"),
+    [
+        (ROWS, {"datasets/fancyzhx": 404}, "NOTE: the Hub gave no fancyzhx/ag_news (DatasetNotFoundError"),
+        (ROWS, {"train-00000": "cut"}, "NOTE: the Hub gave no fancyzhx/ag_news ("),
+        (ROWS, {"/": 500}, "NOTE: the Hub gave no fancyzhx/ag_news (no network)"),
+        (MODEL, {"microsoft/phi-2": 404}, "ERROR cannot load microsoft/phi-2: check the connection"),
+        (MODEL, {"microsoft/phi-2": 401}, "ERROR microsoft/phi-2 is gated: set model="),
+        (MODEL, {"model.safetensors": "cut"}, "ERROR cannot load microsoft/phi-2: check the connection"),
+    ],
+)
+def test_a_failing_hub_is_named_and_nothing_hangs(hub, tmp_path, what, trouble, answer):
+    said = ask(hub, tmp_path, what, trouble)
+    assert answer in said
+    if what == ROWS:
+        assert "using the course's bundled train rows instead" in said and "GOT 120" in said
+
+
+def test_a_hub_that_does_not_answer_is_noticed_within_ten_seconds(hub, tmp_path):
+    said = ask(hub, tmp_path, ROWS, {"whoami": 30.0})
+    assert "(no network)" in said and float(re.search(r"SECONDS ([\d.]+)", said)[1]) < 10
+
+
+def test_a_damaged_cache_of_a_data_set_is_named_or_mended(hub, tmp_path):
+    assert "GOT 120" in ask(hub, tmp_path, ROWS)
+    arrows = list((tmp_path / "hf").rglob("*.arrow"))
+    assert arrows
+    for file in arrows:
+        file.write_bytes(file.read_bytes()[:100])
+    said = ask(hub, tmp_path, ROWS)
+    assert "GOT 120" in said
