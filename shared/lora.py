@@ -190,9 +190,13 @@ def trainable_report(model: PeftModel) -> dict[str, Any]:
 def save_adapter(model: PeftModel, folder: Path, card: dict[str, Any]) -> float:
     """Write the adapters alone, and which model they belong to (`card`, from its loader); returns their size in 10^6 bytes."""
     model.peft_config["default"].base_model_name_or_path = card["id"]  # peft would write the folder that it was loaded from
-    model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's own
-    base = {key: card[key] for key in ("id", "revision", "sha256") if key in card}
-    (folder / BASE_FILE).write_text(json.dumps(base | _shape(model), indent=1), encoding="utf8")
+    base = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
+
+    def write() -> None:
+        model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's own
+        (folder / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8")
+
+    runtime.by_main_process(write)
     return (folder / "adapter_model.safetensors").stat().st_size / 1e6
 
 

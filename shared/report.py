@@ -81,7 +81,7 @@ def save_results(
         "tables": tables or {},
         "examples": examples or [],
     }
-    _write(run, results, figures or {})
+    runtime.by_main_process(lambda: _write(run, results, figures or {}))
     return results
 
 
@@ -95,8 +95,9 @@ def _write(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> 
 def once(run: RunFolder, name: str, work: Callable[[], Any]) -> Any:
     """What `work` returns, as JSON: done now and kept in the run's logs, or read from there if an earlier start did it."""
     record = run.logs / f"{name}.json"
-    if not record.is_file():
-        write_json(record, work())
+    if not runtime.agreed(record.is_file):
+        done = work()
+        runtime.by_main_process(lambda: write_json(record, done))
     return json.loads(record.read_text(encoding="utf8"))
 
 

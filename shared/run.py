@@ -227,6 +227,8 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
         with Progress(name, events) as progress:
             notebook, error = execute(path, progress, options.timeout)
     del os.environ["COURSE_PROGRESS"]
+    if not runtime.is_main_process():  # of several that train together; the first one writes and tells
+        return error is None
     folder = Path(progress.run_path) if progress.run_path else runtime.outputs_root() / "failed"
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / path.name

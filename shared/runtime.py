@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib import metadata
@@ -311,6 +311,44 @@ def _answers(endpoint: str, timeout: float) -> bool:
     return answered == [True]
 
 
+# ---------------------------------------------------------------- several processes that train together
+
+
+def processes() -> int:
+    """How many there are: what `accelerate launch` or `torchrun` set, else 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """True in the first of them, the one that writes and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def agreed(choose: Callable[[], Any]) -> Any:
+    """What `choose` returns in the main process, in every process."""
+    if processes() == 1:
+        return choose()
+    from accelerate.utils import broadcast_object_list
+
+    answer = [choose() if _group().is_main_process else None]
+    broadcast_object_list(answer)
+    return answer[0]
+
+
+def by_main_process(work: Callable[[], Any]) -> None:
+    """Do it in the main process alone; the others wait until it is done."""
+    if is_main_process():
+        work()
+    if processes() > 1:
+        _group().wait_for_everyone()
+
+
+def _group() -> Any:
+    from accelerate import PartialState
+
+    return PartialState(cpu=device() == "cpu")
+
+
 # ---------------------------------------------------------------- run folder, progress, clock
 
 
@@ -356,11 +394,11 @@ def run_folder(cfg: Config) -> RunFolder:
     resume = cfg.get("resume", "")
     path = outputs_root()
     try:
-        path = _resumed_path(resume) if resume else _new_path(cfg)
+        path = agreed(lambda: _resumed_path(resume) if resume else _new_path(cfg))
         run = RunFolder(path, resumed=bool(resume))
         for folder in (run.model, run.logs, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
-        probe = run.logs / ".write-test"
+        probe = run.logs / f".write-test-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:

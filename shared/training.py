@@ -53,7 +53,8 @@ def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **ov
     """TrainingArguments for this profile, this device and `rows` training rows.
 
     Reads epochs, batch_size, accumulate (batches a step, 1 where the lesson has no such key), learning_rate,
-    evaluations_per_epoch and seed from the configuration. A checkpoint is written at every evaluation; the best by
+    evaluations_per_epoch and seed from the configuration. Several devices share a batch, so their number changes the
+    speed and not the result (dropout's draws aside). A checkpoint is written at every evaluation; the best by
     `metric` on the validation rows and the last one are kept, and the best is loaded at the end.
     """
     return TrainingArguments(**(_settings(cfg, run, rows, metric) | overrides))
@@ -80,15 +81,17 @@ def precision_for(model: PreTrainedModel) -> str:
 
 def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, Any]:
     """What `arguments` and `seq2seq_arguments` share."""
-    accumulate = cfg.get("accumulate", 1)
+    accumulate, devices = cfg.get("accumulate", 1), _devices()
+    if cfg.batch_size % devices:
+        raise CourseError(f"batch_size={cfg.batch_size} cannot be shared by {devices} devices: choose a multiple of {devices}")
     steps_per_epoch = math.ceil(rows / (cfg.batch_size * accumulate))
     check = max(1, math.ceil(steps_per_epoch / cfg.evaluations_per_epoch))
     precision, on_cpu = runtime.precision(), runtime.device() == "cpu"
     return {
         "output_dir": str(run.checkpoints),
         "num_train_epochs": cfg.epochs,
-        "per_device_train_batch_size": cfg.batch_size,
-        "per_device_eval_batch_size": 2 * cfg.batch_size,
+        "per_device_train_batch_size": cfg.batch_size // devices,
+        "per_device_eval_batch_size": 2 * cfg.batch_size // devices,
         "gradient_accumulation_steps": accumulate,
         "learning_rate": cfg.learning_rate,
         "lr_scheduler_type": "linear",
@@ -114,6 +117,11 @@ def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, 
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _devices() -> int:
+    """On how many devices a batch is spread: the processes that train together, or the GPUs that one process sees."""
+    return runtime.processes() if runtime.processes() > 1 else max(1, torch.cuda.device_count())
 
 
 # ---------------------------------------------------------------- trainer
@@ -154,7 +162,8 @@ class OrderedTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(dataset)
         lengths = [len(ids) for ids in dataset["input_ids"]]
-        size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        # of the batch that all processes share, so that their number does not change which rows a step sees
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return EpochSeededSampler(size, lengths, self.args.data_seed or self.args.seed)
 
     def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
@@ -313,7 +322,8 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.name}")
         raise KeyboardInterrupt
     history = list(trainer.state.log_history)
-    (run.logs / "history.json").write_text(json.dumps(history, indent=1), encoding="utf8")
+    text = json.dumps(history, indent=1)
+    runtime.by_main_process(lambda: (run.logs / "history.json").write_text(text, encoding="utf8"))
     return history
 
 

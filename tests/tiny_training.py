@@ -1,6 +1,6 @@
 """A real training of a tiny BERT on bundled rows, small enough to be started, killed and resumed by tests.
 
-python -m tests.tiny_training RUN_NAME [--resume] [--slow SECONDS]   prints the final training loss
+python -m tests.tiny_training RUN_NAME [--resume] [--slow SECONDS] [--dropout RATE]   prints the final training loss
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import time
 
+import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, TrainerCallback
 
@@ -80,6 +81,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--slow", type=float, default=0.0)
+    parser.add_argument("--dropout", type=float, default=0.1)
     options = parser.parse_args()
     runtime.setup()
     folder = runtime.outputs_root() / options.name
@@ -87,7 +89,10 @@ def main() -> None:
         for part in ("model", "logs", "checkpoints"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     run = runtime.run_folder(config(resume=options.name))
-    history = training.fit(trainer_for(config(), run, extra=[Slow(options.slow)]), run)
+    trainer = trainer_for(config(hidden_dropout=options.dropout), run, extra=[Slow(options.slow)])
+    history = training.fit(trainer, run)
+    predictions = trainer.predict(trainer.eval_dataset).predictions
+    runtime.by_main_process(lambda: np.save(run.logs / "predictions.npy", predictions))
     print("final loss", [row["loss"] for row in history if "loss" in row][-1])
 
 

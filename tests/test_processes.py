@@ -1,0 +1,84 @@
+"""Several processes that train together (gloo on the CPU): the same rows a step, the same curve, one run folder."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from shared import runtime, training
+from shared.runtime import ROOT, CourseError
+from tests.tiny_training import config
+
+PLAIN = ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *PLAIN]
+
+
+def run(folder, *command: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    environment |= {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
+    return done.stdout
+
+
+def launched(folder, processes: int, *command: str) -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return run(folder, *LAUNCH, "--num_processes", str(processes), "--main_process_port", port, "-m", *command)
+
+
+def curve(folder, name: str) -> dict[str, np.ndarray]:
+    history = json.loads((folder / name / "logs" / "history.json").read_text(encoding="utf8"))
+    keys = ("loss", "grad_norm", "eval_loss", "eval_macro_f1")
+    return {key: np.array([row[key] for row in history if key in row]) for key in keys}
+
+
+@pytest.mark.slow
+def test_two_processes_with_the_same_batch_have_the_curve_of_one(tmp_path):
+    run(tmp_path, sys.executable, "-m", "tests.tiny_training", "one", "--dropout", "0")
+    launched(tmp_path, 2, "tests.tiny_training", "two", "--dropout", "0")
+    one, two = curve(tmp_path, "one"), curve(tmp_path, "two")
+    assert len(one["loss"]) == 24 and one["loss"][-1] < one["loss"][0]
+    for key in one:
+        np.testing.assert_allclose(two[key], one[key], atol=2e-3, err_msg=key)
+    answers = [np.load(tmp_path / name / "logs" / "predictions.npy") for name in ("one", "two")]
+    np.testing.assert_allclose(answers[1], answers[0], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_lesson_runs_in_two_processes_and_writes_once(tmp_path):
+    printed = launched(tmp_path, 2, "shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=1")
+    assert printed.count("ok      task-1/ag-news") == 1
+    (folder,) = tmp_path.glob("*_ag-news")
+    results = json.loads((folder / "results.json").read_text(encoding="utf8"))
+    assert 0 <= results["metrics"]["accuracy"]["value"] <= 1
+    assert (folder / "report.md").is_file() and (folder / "ag_news.ipynb").is_file()
+
+
+def test_a_batch_is_shared_by_all_processes(monkeypatch, tmp_path):
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    folder = runtime.run_folder(config())
+    monkeypatch.setattr(runtime, "processes", lambda: 4)
+    found = training.arguments(config(batch_size=8), folder, rows=50)
+    assert (found.per_device_train_batch_size, found.per_device_eval_batch_size, found.eval_steps) == (2, 4, 3)
+    with pytest.raises(CourseError, match="batch_size=6 cannot be shared by 4 devices: choose a multiple of 4"):
+        training.arguments(config(batch_size=6), folder, rows=50)
+
+
+def test_one_process_asks_nobody():
+    assert runtime.agreed(lambda: "mine") == "mine"
+    done = []
+    runtime.by_main_process(lambda: done.append(1))
+    assert done == [1] and runtime.is_main_process()
+
+
+def test_other_processes_write_nothing(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    done = []
+    runtime.by_main_process(lambda: done.append(1))
+    assert done == []
