@@ -36,12 +36,17 @@ HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}
 # ---------------------------------------------------------------- results
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of either."""
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
+    temporary.write_text(text, encoding="utf8")
     temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_whole` of JSON."""
+    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def save_results(
@@ -174,7 +179,7 @@ def render_run(lesson: Path, run: Path) -> Path:
     """Write the report of one run beside its results."""
     results = json.loads((run / "results.json").read_text(encoding="utf8"))
     target = run / "report.md"
-    target.write_text(render(lesson / "report.md.j2", results, "plots", "results.json"), encoding="utf8")
+    write_whole(target, render(lesson / "report.md.j2", results, "plots", "results.json"))
     return target
 
 
@@ -276,7 +281,7 @@ def write_memory(root: Path = ROOT) -> list[Path]:
     table = memory_table(cost.text_model_memory()) if pages else ""
     stale = [page for page in pages if fill(_old(page), "memory", table) != _old(page)]
     for page in stale:
-        page.write_text(fill(_old(page), "memory", table), encoding="utf8")
+        write_whole(page, fill(_old(page), "memory", table))
     return stale
 
 
@@ -431,7 +436,7 @@ def publish(address: str, root: Path = ROOT) -> list[Path]:
         text = path.read_text(encoding="utf8")
         stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
         if stamped != text:
-            path.write_text(stamped, encoding="utf8")
+            write_whole(path, stamped)
             changed.append(path)
     return changed
 
@@ -455,7 +460,7 @@ def write_pages(root: Path = ROOT) -> list[Path]:
     """Write every rendered file that differs; returns those."""
     stale = [(path, text) for path, text in rendered(root).items() if _old(path) != text]
     for path, text in stale:
-        path.write_text(text, encoding="utf8")
+        write_whole(path, text)
     return [path for path, _ in stale]
 
 
