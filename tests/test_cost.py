@@ -147,6 +147,7 @@ def test_two_shallow_twins_say_what_the_deep_model_costs(name, precision):
     assert shallow == deep
 
 
+@pytest.mark.slow  # no run changes it; a new torch or transformers may
 def test_the_memory_table_in_the_readme_is_up_to_date():
     rows = cost.text_model_memory()
     assert {row["name"]: row["parameters"] for row in rows} == CHECKPOINTS

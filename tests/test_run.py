@@ -12,8 +12,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from matplotlib.figure import Figure
 
-from shared import run
+from shared import report, run, runtime
 from shared.runtime import ROOT, CourseError
 
 
@@ -74,6 +75,7 @@ def lesson(root: Path, name: str, *cells: str) -> Path:
     return folder
 
 
+NOTHING = (nbformat.v4.new_notebook(), None)  # an executed notebook and no error
 RESULTS = """
 from matplotlib.figure import Figure
 run = runtime.run_folder(cfg)
@@ -94,18 +96,29 @@ def checkout(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_precision_of_the_results_is_the_one_that_a_lesson_names(checkout):
-    lesson(checkout, "demo", CONFIGURE, RESULTS.replace("data={}", 'data={}, precision="fp16"'))
-    assert run.main(["demo", "--profile", "tiny"]) == 0
-    [made] = (checkout / "outputs").glob("*_bert_demo")
-    environment = json.loads((made / "results.json").read_text())["environment"]
-    assert environment["precision"] == "fp16" and "versions" in environment
+def test_a_failure_is_one_line_with_cause_and_section_and_stops(checkout, capsys):
+    lesson(checkout, "broken", "runtime.setup()\n" + CONFIGURE)
+    lesson(checkout, "later", CONFIGURE)
+    assert run.main(["broken", "later", "--set", "epoch=2"]) == 1
+    out = capsys.readouterr().out
+    cause = "unknown --set key of task-9/demo 'epoch': did you mean 'epochs'?"
+    assert re.search(rf"FAILED  task-9/broken  in 2\. Part 2, cell 4/4, after \d+ s: {re.escape(cause)}", out)
+    assert "later" not in out.split("FAILED")[1].split("lessons ran")[0]
+    assert "0 of 2 lessons ran" in out
+    executed = nbformat.read(checkout / "outputs/failed/broken.ipynb", 4)
+    [error] = [out for cell in executed.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "error"]
+    assert [line.startswith(f"CourseError: {cause}") for line in error.traceback] == [True]  # no traceback through the helpers
 
 
 def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(checkout, capsys):
+    """And it runs, with --keep-going, although the lesson before it failed."""
+    lesson(checkout, "broken", "raise ValueError('no such luck')")
     folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
     before = {path: path.read_bytes() for path in folder.iterdir()}
-    assert run.main(["demo", "--profile", "tiny", "--set", "epochs=2"]) == 0
+    assert run.main(["broken", "demo", "--keep-going", "--profile", "tiny", "--set", "epochs=2"]) == 1
+    out = capsys.readouterr().out
+    assert "ValueError: no such luck" in out and "1 of 2 lessons ran" in out
+    assert re.search(r"ok      task-9/demo  \d+ s  report: .*report\.md", out)
     [made] = (checkout / "outputs").glob("*_bert_demo")
     assert (made / "report.md").read_text() == "accuracy 50.0 % [40.0, 60.0]\n"
     results = json.loads((made / "results.json").read_text())
@@ -114,44 +127,36 @@ def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(che
     assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"] == [1, 2, 3]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert "COURSE_PROGRESS" not in os.environ
-    assert re.search(r"ok      task-9/demo  \d+ s  report: .*report\.md", capsys.readouterr().out)
 
 
-def test_a_failure_names_cause_section_and_copy_and_stops(checkout, capsys):
-    lesson(checkout, "broken", CONFIGURE)
-    lesson(checkout, "later", CONFIGURE)
-    assert run.main(["broken", "later", "--set", "epoch=2"]) == 1
-    out = capsys.readouterr().out
-    assert re.search(r"FAILED  task-9/broken  in 2\. Part 2, cell 4/4, after \d+ s: unknown --set key of task-9/demo 'epoch': "
-                     r"did you mean 'epochs'\?", out)
-    assert "later" not in out.split("FAILED")[1].split("lessons ran")[0]
-    assert (checkout / "outputs/failed/broken.ipynb").is_file()
-    assert "0 of 2 lessons ran" in out
+def results_in_this_process(folder: Path, **more) -> runtime.RunFolder:
+    """What RESULTS writes, without a kernel."""
+    made = runtime.RunFolder(folder)
+    cfg = runtime.Config("task-9/demo", "tiny", {"model": "bert", "seed": 0})
+    metrics = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    report.save_results(made, cfg, data={}, model={}, clock=runtime.Clock(), history=[], baselines={}, metrics=metrics,
+                        figures={"demo": Figure()}, **more)  # fmt: skip
+    return made
 
 
-def test_keep_going_runs_the_rest_and_still_exits_non_zero(checkout, capsys):
-    lesson(checkout, "broken", "raise ValueError('no such luck')")
-    lesson(checkout, "demo", CONFIGURE, RESULTS)
-    assert run.main(["broken", "demo", "--keep-going"]) == 1
-    out = capsys.readouterr().out
-    assert "ValueError: no such luck" in out and "ok      task-9/demo" in out and "1 of 2 lessons ran" in out
+def test_the_precision_of_the_results_is_the_one_that_a_lesson_names(tmp_path):
+    made = results_in_this_process(tmp_path, precision="fp16")
+    environment = json.loads((made.path / "results.json").read_text())["environment"]
+    assert environment["precision"] == "fp16" and "versions" in environment
 
 
 def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, monkeypatch):
-    folder = lesson(checkout, "demo", CONFIGURE, "print('texts withheld:', runtime.withhold_texts())\n" + RESULTS)
-    monkeypatch.setattr(run.report, "write_pages", lambda: [])
+    folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
+    made = results_in_this_process(checkout / "outputs" / "a_bert_demo")
+    executed = made.path / "demo.ipynb"
+    executed.write_text("executed")
+    monkeypatch.setattr(report, "write_pages", lambda: [])
+    monkeypatch.setattr(run, "execute", lambda path, progress, timeout: (setattr(progress, "run_path", str(made.path)), NOTHING)[1])
     assert run.main(["demo", "--commit"]) == 0
-    assert "texts withheld: True" in (folder / "demo.ipynb").read_text()
+    assert os.environ["COURSE_TEXTS"] == "withhold"  # what the kernel inherits
+    assert nbformat.read(folder / "demo.ipynb", 4) == nbformat.read(executed, 4) == NOTHING[0]
     assert json.loads((folder / "results" / "tiny.json").read_text())["profile"] == "tiny"
     assert (folder / "plots" / "tiny" / "demo.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_course_error_in_a_notebook_is_one_line(checkout):
-    lesson(checkout, "broken", "runtime.setup()\nraise runtime.CourseError('cause: cure')")
-    run.main(["broken"])
-    executed = nbformat.read(checkout / "outputs/failed/broken.ipynb", 4)
-    [error] = [out for cell in executed.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "error"]
-    assert error.traceback == ["CourseError: cause: cure"]
 
 
 def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):

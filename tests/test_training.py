@@ -344,17 +344,6 @@ def test_killed_run_resumes_to_the_same_final_loss(tmp_path):
     assert final_loss(output) == pytest.approx(expected, abs=1e-4)
 
 
-def test_ctrl_c_keeps_a_checkpoint_and_prints_how_to_resume(tmp_path):
-    process = start(tmp_path, "stopped", "--slow", "0.2")
-    wait_for_step(process, 5)
-    process.send_signal(signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode != 0
-    step = int(re.search(r"interrupted: checkpoint-(\d+) is kept\. Go on with --set resume=stopped", output).group(1))
-    assert step >= 5
-    assert (tmp_path / "stopped" / "checkpoints" / f"checkpoint-{step}" / "model.safetensors").is_file()
-
-
 @pytest.mark.parametrize("file", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"])
 def test_a_damaged_checkpoint_is_passed_over_and_named(run, capsys, file):
     training.fit(trainer_for(config(epochs=1.0), run, rows=24, save_total_limit=5), run)
