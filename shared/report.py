@@ -78,7 +78,7 @@ def save_results(
         "model": model,
         "environment": runtime.environment() | ({"precision": precision} if precision else {}),
         "seed": cfg.seed,
-        "seconds": clock.seconds,
+        "seconds": clock.seconds | _seconds_in_all(run),
         "peak_memory_mb": clock.peak_memory_mb,
         "history": history,
         "metrics": metrics,
@@ -88,6 +88,12 @@ def save_results(
     }
     runtime.by_main_process(lambda: _write(run, results, figures or {}))
     return results
+
+
+def _seconds_in_all(run: RunFolder) -> dict[str, float]:
+    """Of a resumed run, the seconds of training with those before the interruption (`training.Stopwatch`)."""
+    record = run.logs / "train_seconds.json"
+    return {"train": json.loads(record.read_text(encoding="utf8"))} if run.resumed and record.is_file() else {}
 
 
 def _write(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:

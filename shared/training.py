@@ -284,6 +284,21 @@ class Reporter(TrainerCallback):
             self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
 
 
+class Stopwatch(TrainerCallback):
+    """Keeps the seconds of training in the run's logs, those before an interruption included."""
+
+    def __init__(self, run: RunFolder):
+        self.record = run.logs / "train_seconds.json"
+        self.before = json.loads(self.record.read_text(encoding="utf8")) if run.resumed and self.record.is_file() else 0.0
+        self.started = time.perf_counter()
+
+    def on_save(self, args, state, control, **kwargs):
+        seconds = json.dumps(round(self.before + time.perf_counter() - self.started, 2))
+        runtime.by_main_process(lambda: self.record.write_text(seconds, encoding="utf8"))
+
+    on_train_end = on_save
+
+
 class StopAfter(TrainerCallback):
     """Ends a training after so many seconds, for comparing models at equal time; evaluations count as time."""
 
@@ -316,6 +331,7 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
         print(f"going on from {checkpoint.name}")
+    trainer.add_callback(Stopwatch(run))
     with _interruptible(trainer) as interrupted, _short_of_room(trainer.args, run):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupted.is_set():

@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from shared import data, metrics, models, qa, runtime, training
+from shared import data, metrics, models, qa, report, runtime, training
 from shared.runtime import ROOT, CourseError, RunFolder
 from tests.tiny_training import config, trainer_for
 
@@ -356,6 +356,16 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run, capsys, file):
     resumed = RunFolder(run.path, resumed=True)
     training.fit(trainer_for(config(epochs=1.0), resumed, rows=24), resumed)
     assert f"going on from {before.name}" in capsys.readouterr().out
+
+
+def test_a_resumed_training_counts_the_seconds_before_the_interruption(run):
+    training.fit(trainer_for(config(epochs=1.0), run, rows=24), run)
+    first = json.loads((run.logs / "train_seconds.json").read_text())
+    assert first > 0 and report._seconds_in_all(run) == {}  # not resumed: the lesson's own clock is right
+    (run.logs / "train_seconds.json").write_text("1000.0")
+    resumed = RunFolder(run.path, resumed=True)
+    training.fit(trainer_for(config(epochs=2.0), resumed, rows=24), resumed)
+    assert 1000 < report._seconds_in_all(resumed)["train"] < 1100
 
 
 def test_a_checkpoint_without_state_or_weights_is_none(run):
