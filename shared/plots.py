@@ -73,6 +73,9 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
     for key, colour in zip(scores, sns.color_palette("colorblind", len(scores)), strict=True):
         right.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
     right.set(xlabel="step", ylabel="score", title="Validation scores")
+    low, high = right.get_ylim()
+    if high - low < 0.02:  # a single check, or checks that agree: their last decimals are no curve
+        right.set_ylim((low + high) / 2 - 0.01, (low + high) / 2 + 0.01)
     right.legend()
     return figure
 

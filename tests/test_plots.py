@@ -176,6 +176,8 @@ def test_learning_curve_of_a_single_check():
     left, right = plots.learning_curve(HISTORY[:2]).axes
     assert [line.get_xydata().tolist() for line in left.lines] == [[[10, 1.4]], [[10, 1.3]]]
     assert [line.get_xydata().tolist() for line in right.lines] == [[[10, 0.4]], [[10, 0.35]]]
+    low, high = right.get_ylim()
+    assert high - low >= 0.02 - 1e-9  # four decimals of one score are no curve
 
 
 def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
