@@ -70,6 +70,7 @@ def save_results(
     schema. Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100. `precision` is what was
     trained in, where that is not the device's default (`training.precision_for`).
     """
+    timed = _timed(run)
     results = {
         "lesson": cfg.lesson,
         "profile": cfg.profile,
@@ -78,22 +79,22 @@ def save_results(
         "model": model,
         "environment": runtime.environment() | ({"precision": precision} if precision else {}),
         "seed": cfg.seed,
-        "seconds": clock.seconds | _seconds_in_all(run),
+        "seconds": clock.seconds | ({"train": timed[0]["seconds"]} if timed else {}),
         "peak_memory_mb": clock.peak_memory_mb,
         "history": history,
         "metrics": metrics,
         "baselines": baselines,
-        "tables": tables or {},
+        "tables": (tables or {}) | ({"timed": timed} if timed else {}),
         "examples": examples or [],
     }
     runtime.by_main_process(lambda: _write(run, results, figures or {}))
     return results
 
 
-def _seconds_in_all(run: RunFolder) -> dict[str, float]:
-    """Of a resumed run, the seconds of training with those before the interruption (`training.Stopwatch`)."""
-    record = run.logs / "train_seconds.json"
-    return {"train": json.loads(record.read_text(encoding="utf8"))} if run.resumed and record.is_file() else {}
+def _timed(run: RunFolder) -> list[dict[str, float]]:
+    """Of a resumed run, the steps that were timed, of how many, and their seconds (`training.Stopwatch`); else nothing."""
+    record = run.logs / "timed.json"
+    return [json.loads(record.read_text(encoding="utf8"))] if run.resumed and record.is_file() else []
 
 
 def _write(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:

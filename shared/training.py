@@ -285,16 +285,20 @@ class Reporter(TrainerCallback):
 
 
 class Stopwatch(TrainerCallback):
-    """Keeps the seconds of training in the run's logs, those before an interruption included."""
+    """Keeps in the run's logs how many steps were timed and what they took, those before an interruption included."""
 
     def __init__(self, run: RunFolder):
-        self.record = run.logs / "train_seconds.json"
-        self.before = json.loads(self.record.read_text(encoding="utf8")) if run.resumed and self.record.is_file() else 0.0
-        self.started = time.perf_counter()
+        self.record = run.logs / "timed.json"
+        earlier = run.resumed and self.record.is_file()
+        self.before = json.loads(self.record.read_text(encoding="utf8")) if earlier else {"steps": 0, "seconds": 0.0}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.first, self.started = state.global_step, time.perf_counter()
 
     def on_save(self, args, state, control, **kwargs):
-        seconds = json.dumps(round(self.before + time.perf_counter() - self.started, 2))
-        runtime.by_main_process(lambda: self.record.write_text(seconds, encoding="utf8"))
+        seconds = round(self.before["seconds"] + time.perf_counter() - self.started, 2)
+        timed = {"steps": self.before["steps"] + state.global_step - self.first, "of": state.global_step, "seconds": seconds}
+        runtime.by_main_process(lambda: self.record.write_text(json.dumps(timed), encoding="utf8"))
 
     on_train_end = on_save
 

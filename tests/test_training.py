@@ -358,14 +358,21 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run, capsys, file):
     assert f"going on from {before.name}" in capsys.readouterr().out
 
 
-def test_a_resumed_training_counts_the_seconds_before_the_interruption(run):
-    training.fit(trainer_for(config(epochs=1.0), run, rows=24), run)
-    first = json.loads((run.logs / "train_seconds.json").read_text())
-    assert first > 0 and report._seconds_in_all(run) == {}  # not resumed: the lesson's own clock is right
-    (run.logs / "train_seconds.json").write_text("1000.0")
+def test_a_resumed_training_counts_the_steps_and_seconds_before_the_interruption(run):
+    training.fit(trainer_for(config(epochs=1.0), run, rows=24), run)  # 3 steps
+    record = run.logs / "timed.json"
+    first = json.loads(record.read_text())
+    assert (first["steps"], first["of"]) == (3, 3) and first["seconds"] > 0
+    assert report._timed(run) == []  # not resumed: the lesson's own clock is right
     resumed = RunFolder(run.path, resumed=True)
+    record.write_text('{"steps": 3, "of": 3, "seconds": 1000.0}')
     training.fit(trainer_for(config(epochs=2.0), resumed, rows=24), resumed)
-    assert 1000 < report._seconds_in_all(resumed)["train"] < 1100
+    (both,) = report._timed(resumed)
+    assert (both["steps"], both["of"]) == (6, 6) and 1000 < both["seconds"] < 1100
+    record.unlink()  # an interruption before the first record: only what was timed is claimed
+    training.fit(trainer_for(config(epochs=3.0), resumed, rows=24), resumed)
+    (part,) = report._timed(resumed)
+    assert (part["steps"], part["of"]) == (3, 9) and part["seconds"] < 100
 
 
 def test_a_checkpoint_without_state_or_weights_is_none(run):
