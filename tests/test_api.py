@@ -6,7 +6,6 @@ Read from the source text, so that a call in a branch that no test enters is che
 import ast
 import importlib
 import inspect
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,17 +13,9 @@ import pytest
 from transformers import PreTrainedConfig
 
 from shared.runtime import ROOT
+from tests.programs import PROGRAMS, program
 
 LIBRARIES = ("transformers", "peft", "datasets", "accelerate", "evaluate", "huggingface_hub", "bitsandbytes", "sklearn", "safetensors")
-SOURCES = [*sorted(ROOT.glob("shared/*.py")), *sorted(ROOT.glob("task-*/*/*.ipynb"))]
-
-
-def program(path) -> str:
-    """The Python of a module, or of a notebook's cells one after another."""
-    text = path.read_text(encoding="utf8")
-    if path.suffix == ".py":
-        return text
-    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
 
 
 def imported(tree: ast.AST) -> dict[str, Any]:
@@ -82,7 +73,7 @@ def misfits(source: str) -> Iterator[str]:
             yield f"line {call.lineno}: {len(call.args)} arguments for {places} places"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=[path.stem for path in SOURCES])
+@pytest.mark.parametrize("path", PROGRAMS, ids=[path.stem for path in PROGRAMS])
 def test_every_call_fits_the_installed_library(path):
     assert list(misfits(program(path))) == []
 

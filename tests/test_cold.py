@@ -15,8 +15,8 @@ import pytest
 from nbclient import NotebookClient
 
 from shared.runtime import ROOT
+from tests.programs import NOTEBOOKS
 
-NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
 pytestmark = pytest.mark.slow
 cold = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 

@@ -12,9 +12,9 @@ from nbclient import NotebookClient
 
 from shared.runtime import ROOT
 from tests import hub_standin
+from tests.programs import NOTEBOOKS
 
 pytestmark = pytest.mark.slow
-NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
 FULL_ON_A_CPU = 'runtime.profile = lambda: "full"'  # the one thing that a CPU is refused
 # sizes for a CPU, and an optimiser for it: paged 8-bit AdamW needs CUDA
 SMALLER = {

@@ -16,6 +16,7 @@ from transformers import (
 
 from shared import causal, cost, data, lora, text2text, training
 from shared.runtime import ROOT, CourseError
+from tests.tiny_training import losses_of_steps
 
 TEXTS = list(data.bundled_split("squad", "train")["context"][:60])
 architectures = pytest.mark.parametrize("name", ["phi-2", "llama-3.2-1b", "gemma-2-2b"])
@@ -33,20 +34,6 @@ def batch_for(tokenizer, rows=3):
     return text2text.CompletionCollator(tokenizer)([encoded[i] for i in range(rows)])
 
 
-def train(model, batch, steps=6):
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
-    model.train()
-    losses = []
-    for _ in range(steps):
-        loss = model(**batch).loss
-        losses.append(loss.item())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
-    return losses
-
-
 @architectures
 @both_weights
 def test_adapters_learn_and_the_base_model_stays(name, packed):
@@ -56,7 +43,7 @@ def test_adapters_learn_and_the_base_model_stays(name, packed):
     adapted = lora.add_adapters(model, rank=4, alpha=8)
     assert lora.largest_difference(untouched, adapted, batch) < 1e-5  # B is zero
     before = {key: value.clone() for key, value in adapted.state_dict().items()}
-    losses = train(adapted, batch)
+    losses = losses_of_steps(adapted, batch)
     assert losses[-1] < 0.98 * losses[0]
     for key, value in adapted.state_dict().items():
         assert torch.equal(before[key], value) == ("lora_" not in key), key
@@ -68,7 +55,7 @@ def test_adapters_learn_and_the_base_model_stays(name, packed):
 def test_merged_model_is_plain_and_gives_the_same_logits(name, packed):
     model, tokenizer, _ = load(name, packed)
     adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
-    train(adapted, batch)
+    losses_of_steps(adapted, batch)
     logits = adapted(**batch).logits.detach()
     merged = lora.merge(adapted)
     assert lora.largest_difference(adapted, merged, batch) < 1e-4
@@ -81,7 +68,7 @@ def test_merged_model_is_plain_and_gives_the_same_logits(name, packed):
 def test_a_merged_four_bit_model_can_be_saved_and_loaded(tmp_path):
     model, tokenizer, _ = load(packed=True)
     adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
-    train(adapted, batch)
+    losses_of_steps(adapted, batch)
     merged = lora.merge(adapted)
     merged.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
@@ -92,7 +79,7 @@ def test_a_merged_four_bit_model_can_be_saved_and_loaded(tmp_path):
 def test_merging_into_four_bit_weights_would_round_the_adapters_away():
     model, tokenizer, _ = load(packed=True)
     adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
-    train(adapted, batch)
+    losses_of_steps(adapted, batch)
     merged, trained = lora.merge(adapted), adapted(**batch).logits.detach()
     rounded = adapted.merge_and_unload()
     real = batch["attention_mask"].bool()
@@ -103,7 +90,7 @@ def test_merging_into_four_bit_weights_would_round_the_adapters_away():
 def test_saved_adapters_come_back(tmp_path, packed):
     model, tokenizer, card = load(packed=packed)
     adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
-    train(adapted, batch)
+    losses_of_steps(adapted, batch)
     megabytes = lora.save_adapter(adapted, tmp_path, card)
     assert math.isclose(megabytes, lora.trainable_report(adapted)["adapter_mb"], rel_tol=0.2)
     again = lora.load_adapter(load(packed=packed)[0], tmp_path, card)
@@ -143,7 +130,7 @@ def test_a_folder_without_adapters_is_told(tmp_path):
 def test_by_hand_one_layer():
     model, tokenizer, _ = load()
     adapted = lora.add_adapters(model, 4, 8)
-    train(adapted, batch_for(tokenizer))
+    losses_of_steps(adapted, batch_for(tokenizer))
     layer = adapted.get_base_model().model.layers[0].self_attn.q_proj
     x = torch.randn(2, 5, 64)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

@@ -9,8 +9,8 @@ import pytest
 
 from shared import report
 from shared.runtime import ROOT
+from tests.programs import NOTEBOOKS
 
-NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
 SECTIONS = ["1. Setup and configuration", "2. Look at the data", "3.", "4. Tokenise", "5. The model", "6. Train",
             "7. Evaluate", "8. Diagnose", "9. Predict", "10. Save"]
 # Names that the current libraries no longer have, or that a course must not use.

@@ -403,13 +403,17 @@ def test_run_folder_has_the_documented_name_and_three_folders(cfg, tmp_path, cap
     assert f"writing to runs/{run.name}" in capsys.readouterr().out
 
 
-def test_runs_started_in_one_second_get_folders_of_their_own(cfg, monkeypatch):
+@pytest.fixture
+def stopped_clock(monkeypatch):
     class Stopped(datetime):
         @classmethod
         def now(cls, tz=None):
             return cls(2026, 1, 2, 3, 4, 5)
 
     monkeypatch.setattr(runtime, "datetime", Stopped)
+
+
+def test_runs_started_in_one_second_get_folders_of_their_own(cfg, stopped_clock):
     names = [run_folder(cfg).name for _ in range(3)]
     assert names[0] == "2026-01-02_03-04-05_bert_ag-news"
     assert len(set(names)) == 3
@@ -420,13 +424,7 @@ def test_outputs_stand_in_the_checkout_by_default():
     assert runtime.outputs_root() == runtime.ROOT / "outputs"
 
 
-def test_processes_that_start_at_the_same_moment_never_share_a_folder(cfg, monkeypatch):
-    class Stopped(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2026, 1, 2, 3, 4, 5)
-
-    monkeypatch.setattr(runtime, "datetime", Stopped)
+def test_processes_that_start_at_the_same_moment_never_share_a_folder(cfg, stopped_clock):
     with ThreadPoolExecutor(8) as pool:
         names = list(pool.map(lambda _: run_folder(cfg).name, range(24)))
     assert len(set(names)) == 24

@@ -1,6 +1,5 @@
 """What must not get in or out: foreign code, pickles, shells, tokens, names of people and machines, live markup from data."""
 
-import json
 import re
 import subprocess
 
@@ -8,9 +7,9 @@ import pytest
 
 from shared import report
 from shared.runtime import ROOT
+from tests.programs import PROGRAMS, program
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=y> [go](javascript:alert(2)) | `x` ![p](http://h/i.png) **b** <!-- results:end -->"
-PROGRAMS = [*sorted(ROOT.glob("shared/*.py")), *sorted(ROOT.glob("task-*/*/*.ipynb"))]
 UNSAFE = {
     "foreign code from a model's repository": r"trust_remote_code\s*=\s*True",
     "a pickle": r"\bimport pickle\b|\bpickle\.load|\bjoblib\.load|allow_pickle\s*=\s*True",
@@ -24,13 +23,6 @@ SECRETS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "somebody's folder": r"(?<![\w.])/(home|Users)/[a-z][\w-]+/",
 }
-
-
-def program(path) -> str:
-    text = path.read_text(encoding="utf8")
-    if path.suffix == ".py":
-        return text
-    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
 
 
 @pytest.mark.parametrize("what", UNSAFE)

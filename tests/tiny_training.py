@@ -55,14 +55,16 @@ def trainer_for(cfg: runtime.Config, run: runtime.RunFolder, rows: int = 48, ext
 
 
 def losses_of_steps(model: torch.nn.Module, batch: dict[str, torch.Tensor], steps: int = 6) -> list[float]:
-    """The losses of a few plain AdamW steps on one batch, each before its step."""
-    optimizer, losses = torch.optim.AdamW(model.parameters(), lr=3e-3), []
+    """The losses of a few plain AdamW steps on one batch, each before its step; the model ends in evaluation mode."""
+    optimizer, losses = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2), []
+    model.train()
     for _ in range(steps):
         loss = model(**batch).loss
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    model.eval()
     return losses
 
 

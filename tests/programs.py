@@ -1,0 +1,17 @@
+"""The course's Python: every module of the package and every notebook."""
+
+import json
+from pathlib import Path
+
+from shared.runtime import ROOT
+
+NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
+PROGRAMS = [*sorted(ROOT.glob("shared/*.py")), *NOTEBOOKS]
+
+
+def program(path: Path) -> str:
+    """The Python of a module, or of a notebook's cells one after another."""
+    text = path.read_text(encoding="utf8")
+    if path.suffix == ".py":
+        return text
+    return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
