@@ -1,7 +1,15 @@
 """What every pytest run needs, notebooks included: profile tiny, no network, nothing inherited from the shell."""
 
 import os
+import shutil
+import subprocess
+import sys
 import tempfile
+
+import ipykernel.kernelspec
+import pytest
+
+from tests import warm
 
 for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "COURSE_REPO", "MPLBACKEND"):
     os.environ.pop(name, None)
@@ -15,8 +23,21 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",  # one worker a core already; tiny models gain nothing from threads
 }
 
+SERVER = pytest.StashKey[subprocess.Popen]()
+
+
+def pytest_configure(config):
+    """Have the notebooks' kernels forked from a process with the libraries in it. (macOS and Windows cannot: there they start anew.)"""
+    if sys.platform != "linux":
+        return
+    if not hasattr(config, "workerinput"):  # the session itself, not one of its workers, which inherit the address
+        os.environ[warm.ADDRESS] = os.path.join(tempfile.mkdtemp(prefix="course-warm-"), "socket")
+        config.stash[SERVER] = subprocess.Popen(warm.command("--serve", os.environ[warm.ADDRESS]), stdin=subprocess.PIPE)
+    ipykernel.kernelspec.make_ipkernel_cmd = lambda *_, **__: warm.command("ipykernel_launcher", "-f", "{connection_file}")
+
 
 def pytest_sessionfinish(session, exitstatus):
-    import shutil
-
     shutil.rmtree(os.environ["COURSE_OUTPUTS"], ignore_errors=True)
+    if server := session.config.stash.get(SERVER, None):
+        server.kill()
+        shutil.rmtree(os.path.dirname(os.environ[warm.ADDRESS]), ignore_errors=True)

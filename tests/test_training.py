@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from transformers import TrainerCallback
 
 from shared import data, metrics, models, qa, report, runtime, training
 from shared.runtime import ROOT, CourseError, RunFolder
+from tests import warm
 from tests.tiny_training import config, trainer_for
 
 
@@ -312,9 +312,9 @@ def test_accumulated_steps_of_a_mean_pooled_model_are_one_large_step(run):
 
 
 def start(folder: Path, name: str, *options: str) -> subprocess.Popen:
-    environment = os.environ | {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.tiny_training", name, *options],
+        warm.command("tests.tiny_training", name, *options),
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
 

@@ -1,0 +1,122 @@
+"""Python processes for the tests, forked from one that has imported the libraries already.
+
+Importing PyTorch, transformers and scikit-learn is half of what a notebook takes in profile `tiny`; eleven notebooks and
+the tests that start a training in a process of its own would each do it again. A fork shares the imported modules and
+nothing else: every notebook still has an interpreter, a folder and an environment of its own.
+
+python tests/warm.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS...   where a server listens, and where none does
+python tests/warm.py --serve SOCKET        is that server; it ends when its standard input does
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+ADDRESS = "COURSE_TESTS_WARM"  # the environment variable that names the server's socket
+LIBRARIES = (
+    "torch", "transformers.trainer", "transformers.trainer_seq2seq", "datasets", "peft", "accelerate", "bitsandbytes", "evaluate", "pandas",
+    "sklearn.linear_model", "sklearn.metrics", "sklearn.feature_extraction.text", "matplotlib.pyplot", "rouge_score.rouge_scorer",
+    "sacrebleu", "jinja2", "jsonschema", "IPython.core.completer", "ipykernel.kernelapp",
+)  # fmt: skip
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """What to start instead of `python -u -m module arguments`."""
+    return [sys.executable, "-u", os.path.abspath(__file__), module, *arguments]
+
+
+def serve(path: str) -> None:
+    """Import the libraries, then fork a process for everyone who asks on the socket, until standard input ends."""
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what a kernel sets before matplotlib is imported
+    for name in LIBRARIES:
+        with contextlib.suppress(ImportError):  # a library that is missing is the tests' to report, not ours
+            importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path + ".new")
+        server.listen(16)
+        os.rename(path + ".new", path)  # who finds it can connect
+        while sys.stdin not in select.select([server, sys.stdin], [], [])[0]:
+            client, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                sys.exit(become(client))
+            client.close()
+
+
+def become(client: socket.socket) -> int:
+    """Turn this process into the one that a client asks for; its exit status."""
+    head, descriptors, _, _ = socket.recv_fds(client, 8, 3)
+    asked = json.loads(_received(client, int.from_bytes(head, "big")))
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.path[0] = asked["folder"]  # as python -m has it
+    threading.Thread(target=_obey, args=(client,), daemon=True).start()
+    sys.argv = asked["arguments"]
+    code = 1
+    try:
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    client.sendall(bytes([code]))
+    return code
+
+
+def _received(client: socket.socket, size: int) -> bytes:
+    parts = bytearray()
+    while len(parts) < size and (part := client.recv(size - len(parts))):
+        parts += part
+    return bytes(parts)
+
+
+def _obey(client: socket.socket) -> None:
+    """Pass on the signals that reach the client, and die with it."""
+    while order := client.recv(1):
+        os.kill(os.getpid(), order[0])
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ask(path: str, arguments: list[str]) -> int:
+    """Have the server fork a process in this one's place; its exit status."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.connect(path)
+        asked = json.dumps({"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: server.sendall(bytes([number])))
+        socket.send_fds(server, [len(asked).to_bytes(8, "big")], [0, 1, 2])
+        server.sendall(asked)
+        return (server.recv(1) or b"\x01")[0]
+
+
+def main(arguments: list[str]) -> int:
+    if arguments[0] == "--serve":
+        serve(arguments[1])
+        return 0
+    path = os.environ.get(ADDRESS)
+    for _ in range(600):  # the server may still be importing
+        if not path or os.path.exists(path):
+            break
+        time.sleep(0.1)
+    if path and os.path.exists(path):
+        return ask(path, arguments)
+    os.execv(sys.executable, [sys.executable, "-u", "-m", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
