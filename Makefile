@@ -12,6 +12,9 @@ PY = $(VENV)/bin/python
 UV = $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") $(if $(PIP_CERT),SSL_CERT_FILE="$(PIP_CERT)") $(PY) -m uv pip install --quiet --python $(PY)
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 
+# Without bytecode every kernel would compile five thousand modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run test bench lint report publish clean
 
 $(VENV)/.installed: requirements.txt constraints.txt

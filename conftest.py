@@ -6,13 +6,12 @@ import subprocess
 import sys
 import tempfile
 
-import ipykernel.kernelspec
 import pytest
 
 from tests import warm
 
-for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "COURSE_REPO", "MPLBACKEND"):
-    os.environ.pop(name, None)
+for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "COURSE_REPO", "MPLBACKEND", "PYTHONDONTWRITEBYTECODE"):
+    os.environ.pop(name, None)  # without bytecode every worker and every kernel would compile five thousand modules anew
 os.environ |= {
     "COURSE_PROFILE": "tiny",
     "COURSE_OUTPUTS": tempfile.mkdtemp(prefix="course-outputs-"),
@@ -33,7 +32,7 @@ def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # the session itself, not one of its workers, which inherit the address
         os.environ[warm.ADDRESS] = os.path.join(tempfile.mkdtemp(prefix="course-warm-"), "socket")
         config.stash[SERVER] = subprocess.Popen(warm.command("--serve", os.environ[warm.ADDRESS]), stdin=subprocess.PIPE)
-    ipykernel.kernelspec.make_ipkernel_cmd = lambda *_, **__: warm.command("ipykernel_launcher", "-f", "{connection_file}")
+    warm.fork_kernels()
 
 
 def pytest_sessionfinish(session, exitstatus):

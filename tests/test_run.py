@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 
 from shared import report, run, runtime
 from shared.runtime import ROOT, CourseError
+from tests import warm
 
 
 @pytest.fixture(autouse=True)
@@ -160,10 +160,10 @@ def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, 
 
 
 def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):
-    """As a user: the real command in a process of its own, interrupted while a cell sleeps."""
+    """As a user: the command in a process of its own, interrupted while it trains."""
     folder = ROOT / "task-1" / "ag-news"
-    environment = os.environ | {"COURSE_OUTPUTS": str(tmp_path), "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-m", "shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=500", "--set", "patience=1000"]
+    environment = os.environ | {"COURSE_OUTPUTS": str(tmp_path)}
+    command = warm.command("shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=500", "--set", "patience=1000")
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if "step" in line:

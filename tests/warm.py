@@ -34,6 +34,12 @@ def command(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-u", os.path.abspath(__file__), module, *arguments]
 
 
+def fork_kernels() -> None:
+    """Have this process start its notebooks' kernels by `command`."""
+    kernelspec = importlib.import_module("ipykernel.kernelspec")
+    kernelspec.make_ipkernel_cmd = lambda *_, **__: command("ipykernel_launcher", "-f", "{connection_file}")
+
+
 def serve(path: str) -> None:
     """Import the libraries, then fork a process for everyone who asks on the socket, until standard input ends."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what a kernel sets before matplotlib is imported
@@ -65,6 +71,7 @@ def become(client: socket.socket) -> int:
     os.environ.update(asked["environment"])
     sys.path[0] = asked["folder"]  # as python -m has it
     threading.Thread(target=_obey, args=(client,), daemon=True).start()
+    fork_kernels()
     sys.argv = asked["arguments"]
     code = 1
     try:
