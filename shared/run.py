@@ -145,7 +145,7 @@ def _outcome(client: NotebookClient) -> Exception | None:
 
     def work() -> None:
         try:
-            client.execute()
+            client.execute(cleanup_kc=True)  # a kernel that we made is not nbclient's to end unless told
         except Exception as caught:  # whatever stops a lesson is reported as its failure
             errors.append(caught)
 

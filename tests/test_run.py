@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from matplotlib.figure import Figure
 
@@ -115,7 +116,9 @@ def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(che
     lesson(checkout, "broken", "raise ValueError('no such luck')")
     folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
     before = {path: path.read_bytes() for path in folder.iterdir()}
+    processes = psutil.Process().children()
     assert run.main(["broken", "demo", "--keep-going", "--profile", "tiny", "--set", "epochs=2"]) == 1
+    assert psutil.Process().children() == processes  # neither kernel is left to hold its memory
     out = capsys.readouterr().out
     assert "ValueError: no such luck" in out and "1 of 2 lessons ran" in out
     assert re.search(r"ok      task-9/demo  \d+ s  report: .*report\.md", out)

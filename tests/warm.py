@@ -108,7 +108,11 @@ def ask(path: str, arguments: list[str]) -> int:
             signal.signal(number, lambda number, frame: server.sendall(bytes([number])))
         socket.send_fds(server, [len(asked).to_bytes(8, "big")], [0, 1, 2])
         server.sendall(asked)
-        return (server.recv(1) or b"\x01")[0]
+        parent = os.getppid()
+        while os.getppid() == parent:  # whoever started this is still there to be served
+            if select.select([server], [], [], 1)[0]:
+                return (server.recv(1) or b"\x01")[0]
+        return 1
 
 
 def main(arguments: list[str]) -> int:
