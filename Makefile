@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 LESSONS ?=
-PROFILE ?=
+PROFILE ?= $(COURSE_PROFILE)
 SET ?=
 DATA ?= $(if $(PROFILE)$(COURSE_DATA),,bundled)
 PY = $(VENV)/bin/python
@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) uv && $(UV) -r requirements.txt -c constraints.txt || $(PIP) -r requirements.txt -c constraints.txt
+	$(PIP) uv -c constraints.txt && $(UV) -r requirements.txt -c constraints.txt || $(PIP) -r requirements.txt -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
@@ -29,14 +29,14 @@ $(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
 	@touch $@
 
 run: $(VENV)/.installed-offline
-	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(if $(PROFILE),--profile $(PROFILE)) $(foreach pair,$(SET),--set $(pair))
+	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),small))) $(foreach pair,$(SET),--set $(pair))
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m pytest --nbval-lax
 
 bench: $(VENV)/.installed-offline
-	$(PY) -m tests.bench
+	$(PY) -m tests.bench $(if $(COURSE_DATA),--accuracy)
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

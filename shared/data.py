@@ -24,7 +24,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets, load_dataset
 from transformers import BatchEncoding
 
-from shared.runtime import ROOT, CourseError, hub_reachable, profile, unknown, withhold_texts
+from shared.runtime import ROOT, CourseError, check_max_length, hub_reachable, profile, unknown, withhold_texts
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
 
@@ -396,8 +396,9 @@ def encode(dataset: Dataset, tokenizer: Callable, max_length: int, columns: tupl
     `labels` is the class number, or for a multi-label data set a row of 0.0 and 1.0, one per label, as the binary
     cross-entropy wants it. What is longer than `max_length` loses its right end (of a pair, the longer side does); how
     many rows did is printed, and `cut_rows` reads it back. Nothing is padded here: the collator pads each batch to its
-    own longest row.
+    own longest row. Raises CourseError for a `max_length` that the model has no positions for.
     """
+    check_max_length(max_length, tokenizer)
     info = json.loads(dataset.info.description)
     spec = SPECS[info["name"]]
     texts, cut = columns or spec.texts, []

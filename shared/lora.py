@@ -76,7 +76,7 @@ def check_finite(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> floa
     if not largest < float("inf"):  # nan is smaller than nothing
         raise CourseError(
             f"the logits of the first batch are not finite ({largest}) in {model.dtype}: compute in float32 "
-            "(compute=fp32) or keep attn_implementation at sdpa"
+            "(in phi2-xsum: --set compute=fp32), or take another model"
         )
     return largest
 

@@ -128,32 +128,31 @@ def surest_errors(probabilities: np.ndarray, labels: np.ndarray, n: int = 10) ->
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")][:n].tolist()
 
 
-def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0) -> list[dict]:
+def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: Sequence[str] | None = None) -> list[dict]:
     """Accuracy with its 95 % bootstrap interval in each bucket: [{'bucket', 'accuracy', 'rows'}], in order of the buckets.
 
     Args:
         right: booleans [rows], whether the row was predicted right.
         bucket: the bucket of each row [rows]; numbers or names, sorted as they are.
+        titles: where the buckets are numbers from 0, what they are called.
     """
     def drawn(inside: np.ndarray) -> np.ndarray:  # the mean of resampled zeros and ones is a binomial's
         return np.random.default_rng(seed).binomial(len(inside), inside.mean(), size=RESAMPLES) / len(inside)
 
-    return _by_bucket("accuracy", right, bucket, drawn)
+    return _by_bucket("accuracy", right, bucket, drawn, titles)
 
 
-def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: list[str] | None = None) -> list[dict]:
+def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: Sequence[str] | None = None) -> list[dict]:
     """Mean with its 95 % bootstrap interval in each bucket: [{'bucket', 'mean', 'rows'}], in order of the buckets.
 
     Args:
         values: a score a row [rows], for example each question's F1.
-        bucket: as in `accuracy_by_bucket`.
-        titles: where the buckets are numbers from 0, what they are called.
+        bucket, titles: as in `accuracy_by_bucket`.
     """
     def drawn(inside: np.ndarray) -> np.ndarray:
         return resample_weights(len(inside), seed=seed) @ inside / len(inside)
 
-    table = _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn)
-    return [row | {"bucket": titles[int(row["bucket"])]} for row in table] if titles else table
+    return _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn, titles)
 
 
 def mean_of_known(values: Sequence[float] | np.ndarray) -> float | None:
@@ -163,9 +162,11 @@ def mean_of_known(values: Sequence[float] | np.ndarray) -> float | None:
     return float(known.mean()) if len(known) else None
 
 
-def _by_bucket(measure: str, values: np.ndarray, bucket: np.ndarray, drawn: Callable[[np.ndarray], np.ndarray]) -> list[dict]:
-    parts = {name: values[bucket == name] for name in np.unique(bucket)}
-    return [{"bucket": str(name), measure: interval(v.mean(), drawn(v)), "rows": len(v)} for name, v in parts.items()]
+def _by_bucket(
+    measure: str, values: np.ndarray, bucket: np.ndarray, drawn: Callable[[np.ndarray], np.ndarray], titles: Sequence[str] | None
+) -> list[dict]:
+    parts = {titles[int(name)] if titles else str(name): values[bucket == name] for name in np.unique(bucket)}
+    return [{"bucket": name, measure: interval(v.mean(), drawn(v)), "rows": len(v)} for name, v in parts.items()]
 
 
 def words(text: str) -> list[str]:

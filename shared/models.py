@@ -328,9 +328,10 @@ def classify(
     """For every text, or pair of texts, all labels with their probabilities, the most likely first.
 
     The probabilities of a multi-label model are one by one between 0 and 1 (sigmoid), those of any other sum to 1.
-    What is longer than `max_length` tokens loses its right end, and a line says so. Raises CourseError for a pair with
-    an empty side and for an empty text.
+    What is longer than `max_length` tokens, or than the model takes, loses its right end, and a line says so. Raises
+    CourseError for a pair with an empty side and for an empty text.
     """
+    max_length = min(max_length, tokenizer.model_max_length)  # the model has no more positions
     model.eval()
     scores, cut = [], 0
     sides = _sides(texts) if texts else []

@@ -43,13 +43,15 @@ def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     return figure
 
 
-def lengths(tokens: np.ndarray, limit: int, percentile: float = 99) -> Figure:
-    """Histogram of lengths in tokens with the truncation limit and a percentile marked."""
+def lengths(
+    tokens: np.ndarray, limit: int, legend: str = "cut at {limit} tokens ({share:.1%} of rows)", percentile: float = 99
+) -> Figure:
+    """Histogram of lengths in tokens with a limit and a percentile marked; `legend` says what the limit does to longer ones."""
     figure, axes = _figure()
     mark = np.percentile(tokens, percentile)
     right = max(limit * 1.05, mark * 1.1)
     axes.hist(np.minimum(tokens, right), bins=40, color=BLUE)
-    axes.axvline(limit, color=ORANGE, linewidth=2, label=f"cut at {limit} tokens ({(tokens > limit).mean():.1%} of rows)")
+    axes.axvline(limit, color=ORANGE, linewidth=2, label=legend.format(limit=limit, share=(tokens > limit).mean()))
     axes.axvline(mark, color=GREY, linestyle="--", label=f"{percentile:g}th percentile: {mark:.0f}")
     axes.set(xlabel="tokens, special ones included (longer rows stand at the right edge)", ylabel="rows", title="Length of the rows")
     figure.legend(loc="outside lower center", ncols=2)
@@ -140,7 +142,7 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figur
 
 
 def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
-    """Horizontal bars of rows per label, the commonest first, on a logarithmic scale; one dot a split."""
+    """Rows per label on a logarithmic scale, the commonest first: a line a label, a dot a split."""
     figure, axes = _figure(7.0, 0.6 + 0.21 * len(names))
     order = np.argsort(next(iter(counts.values())))
     for (split, values), colour in zip(counts.items(), (BLUE, ORANGE, GREEN), strict=False):

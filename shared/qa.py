@@ -23,7 +23,7 @@ from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from shared.runtime import CourseError, encodable
+from shared.runtime import CourseError, check_max_length, encodable
 
 N_BEST, MAX_ANSWER_TOKENS = 20, 30  # the defaults of the official BERT and transformers scripts
 BLOCK = 256  # windows decoded at a time: the 400 pairs of each then fit into the processor's cache
@@ -152,16 +152,20 @@ def _read(rows: Dataset, *more: str) -> tuple[list[str], list[str], list[str]]:
     return rows["id"][:], rows["question"][:], rows["context"][:]
 
 
-def sound_rows(rows: Dataset, *, skip_bad_answers: bool = False) -> Dataset:
-    """The rows of SQuAD v1 whose first answer stands at its answer_start, for models that are not shown positions.
+def sound_rows(rows: Dataset, *, skip_bad_answers: bool = False, tokenizer: PreTrainedTokenizerBase | None = None) -> Dataset:
+    """The rows of SQuAD v1 whose first answer stands at its answer_start, and that `train_features` would keep.
 
-    Raises CourseError as `train_features` does: for a row without answer, and for a bad answer unless it is to be skipped,
-    which is then counted and said.
+    For that it needs the tokenizer: an answer none of whose characters becomes a token is as bad. Models that write their
+    answers, and are not shown positions, do without. Raises CourseError as `train_features` does: for a row without
+    answer, and for a bad answer unless it is to be skipped, which is then counted and said.
     """
-    ids, _, contexts = _read(rows, "answers")
+    ids, questions, contexts = _read(rows, "answers")
     answers = _answers(rows)
     _require_answers(ids, answers)
-    bad = np.array([_misplaced(answer, context) for answer, context in zip(answers, contexts, strict=True)])
+    if tokenizer:
+        bad = _answer_tokens(answers, contexts, _tokenise(questions, contexts, tokenizer))[2]
+    else:
+        bad = np.array([_misplaced(answer, context) for answer, context in zip(answers, contexts, strict=True)])
     _judge(ids, bad, skip_bad_answers)
     return rows.select(np.flatnonzero(~bad)) if bad.any() else rows
 
@@ -179,7 +183,8 @@ def _misplaced(answer: tuple[list[str], list[int]], context: str) -> bool:
 def _require_answers(ids: list[str], answers: list[Any]) -> None:
     if None in answers:
         raise CourseError(
-            f"{_named(ids, [answer is None for answer in answers])} has no answer: remove it, or pass allow_unanswerable=True (SQuAD v2)"
+            f"{_named(ids, [answer is None for answer in answers])} has no answer: remove it, or, for SQuAD v2, call train_features "
+            "with allow_unanswerable=True"
         )
 
 
@@ -345,8 +350,7 @@ def _check_window(tokenizer: PreTrainedTokenizerBase, layout: _Layout, max_lengt
             f"max_length {max_length} with stride {stride} makes no progress: beside {layout.size} special tokens a window holds "
             f"{max(room, 0)}, and that has to be more than the stride; raise max_length or lower stride"
         )
-    if max_length > tokenizer.model_max_length:
-        raise CourseError(f"max_length {max_length} is more than the model's {tokenizer.model_max_length} positions: lower it")
+    check_max_length(max_length, tokenizer)
 
 
 def _assemble(
@@ -425,13 +429,17 @@ class Answers:
         return ["" if none else text[a:b] for none, text, a, b in zip(empty, self.contexts, *best, strict=True)]
 
     def n_best(self, question: int) -> list[Span]:
-        """The spans of one question, best first; with a null threshold the empty answer has its place among them."""
+        """The spans of one question, best first; with a null threshold the empty answer has its place among them.
+
+        The threshold is what it needs to be better by, so that it comes first exactly where `texts` has "".
+        """
         text, own = self.contexts[question], slice(*self.bounds[question : question + 2])
         columns = (column[own].tolist() for column in (self.start, self.end, self.score, self.probability))
         spans = [Span(text[a:b], a, b, score, probability) for a, b, score, probability in zip(*columns, strict=True)]
         if self.null_threshold is not None:
             spans.append(Span("", 0, 0, float(self.null_score[question]), float(self.null_probability[question])))
-        return sorted(spans, key=lambda span: -span.score)  # stable: the rule for equal scores stands
+        needed = self.null_threshold or 0.0
+        return sorted(spans, key=lambda span: -span.score if span.text else needed - span.score)  # stable: the rule for equal scores stands
 
 
 def decode_spans(

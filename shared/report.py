@@ -27,21 +27,13 @@ from typing import Any
 import jinja2
 
 from shared import plots, runtime
-from shared.runtime import ROOT, Config, CourseError, RunFolder
+from shared.runtime import ROOT, Config, CourseError, RunFolder, write_whole
 
 PROFILES_BY_WEIGHT = ("full", "small", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
 
 
 # ---------------------------------------------------------------- results
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of either."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf8")
-    temporary.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -80,7 +72,7 @@ def save_results(
         "environment": runtime.environment() | ({"precision": precision} if precision else {}),
         "seed": cfg.seed,
         "seconds": clock.seconds | ({"train": timed[0]["seconds"]} if timed else {}),
-        "peak_memory_mb": clock.peak_memory_mb,
+        "peak_memory_mb": clock.peak_memory_mb | ({"train": timed[0]["peak_memory_mb"]} if timed else {}),
         "history": history,
         "metrics": metrics,
         "baselines": baselines,
@@ -92,7 +84,7 @@ def save_results(
 
 
 def _timed(run: RunFolder) -> list[dict[str, float]]:
-    """Of a resumed run, the steps that were timed, of how many, and their seconds (`training.Stopwatch`); else nothing."""
+    """Of a resumed run, the steps that were timed, of how many, their seconds and peak memory (`training.Stopwatch`); else nothing."""
     record = run.logs / "timed.json"
     return [json.loads(record.read_text(encoding="utf8"))] if run.resumed and record.is_file() else []
 
@@ -153,6 +145,12 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
+def changed(overrides: dict[str, Any]) -> str:
+    """What a run was told with --set, as the end of a sentence; '' for none. `resume` is left out: it names a folder that only one had."""
+    told = [f"`--set {key}={'all' if value is None else value}`" for key, value in overrides.items() if key != "resume"]
+    return f"; this run changed them with {' '.join(told)}" if told else ""
+
+
 def environment(folder: Path) -> jinja2.Environment:
     """Jinja with the report's filters; an undefined name is an error, never an empty space."""
     jinja = jinja2.Environment(
@@ -164,6 +162,7 @@ def environment(folder: Path) -> jinja2.Environment:
         "points": points_with_interval,
         "md": escape,
         "duration": duration,
+        "changed": changed,
         "n": lambda value: f"{value:,}",
     }
     return jinja
@@ -196,6 +195,13 @@ def lesson_results(lesson: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf8")) for path in found if path.is_file()]
 
 
+def _training_time(results: dict[str, Any]) -> str:
+    """And of how many steps, where a resumed run timed only some."""
+    seconds = duration(results["seconds"]["train"])
+    (timed,) = results["tables"].get("timed") or [{"steps": 0, "of": 0}]
+    return seconds if timed["steps"] == timed["of"] else f"{seconds} for {timed['steps']:,} of {timed['of']:,} steps"
+
+
 def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     """One row of a README table: what was run on what, its headline metric, its best floor, its training time."""
     page, data = headline(lesson, results), results["data"]
@@ -207,7 +213,7 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     return (
         f"| [{page.title}]({link}) | {results['profile']} | {results['model']['id']} | {train:,} | {test} "
         f"| {metric.replace('_', '-')} **{shown_metric(metric, part['score'])}** "
-        f"| {shown_value(metric, floor)} ({name}) | {duration(results['seconds']['train'])}, {results['environment']['device']} "
+        f"| {shown_value(metric, floor)} ({name}) | {_training_time(results)}, {results['environment']['device']} "
         f"| {page.published} |"
     )
 

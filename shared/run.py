@@ -232,7 +232,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
     folder = Path(progress.run_path) if progress.run_path else runtime.outputs_root() / "failed"
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / path.name
-    report.write_whole(executed, nbformat.writes(notebook) + "\n")
+    runtime.write_whole(executed, nbformat.writes(notebook) + "\n")
     if error:
         print(f"FAILED  {name}  in {progress.section}, {progress.cell}, after {progress.seconds:.0f} s: {reason(error)}")
         for line in _last_lines(notebook):

@@ -1,7 +1,6 @@
 """Where and how a lesson runs: profile, configuration, device, precision, seed, versions, run folder, clock.
 
-Nothing here knows a model or a data set. Every environment variable that the course reads is read in this module,
-except the ones that belong to the Hub client.
+Nothing here knows a model or a data set. These environment variables steer the course:
 
     COURSE_PROFILE   tiny | small | full        default: full where a CUDA GPU is visible, else small
     COURSE_DATA      folder | "hub" | "bundled" default: bundled for tiny, the Hub for small and full
@@ -9,6 +8,7 @@ except the ones that belong to the Hub client.
     COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs, in a read-only checkout HOME_OUTPUTS
     COURSE_TEXTS     show | withhold            default: show; withhold keeps other people's texts out of outputs
     COURSE_PROGRESS  file                       where progress events go (set by shared.run)
+    COURSE_REPO      git address                read by the notebooks' first cell alone: where the course is cloned from
 """
 
 from __future__ import annotations
@@ -55,6 +55,22 @@ def encodable(text: str) -> str:
 
 class CourseError(Exception):
     """A mistake that the reader can mend: the message names cause and cure in one line."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of either."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf8")
+    temporary.replace(path)
+
+
+def check_max_length(max_length: int, tokenizer: Any) -> None:
+    """Raise CourseError where `max_length` is no length, or more tokens than the model has positions for."""
+    if max_length < 1:
+        raise CourseError(f"max_length {max_length} leaves no token: raise it")
+    if max_length > tokenizer.model_max_length:
+        raise CourseError(f"max_length {max_length} is more than the model's {tokenizer.model_max_length} positions: lower it")
 
 
 def unknown(kind: str, name: str, known: list[str] | tuple[str, ...]) -> CourseError:
@@ -361,19 +377,31 @@ class RunFolder:
 
     @property
     def model(self) -> Path:
+        """Where the model and its tokenizer are saved."""
         return self.path / "model"
 
     @property
     def logs(self) -> Path:
+        """What the training said and counted."""
         return self.path / "logs"
 
     @property
     def checkpoints(self) -> Path:
+        """The Trainer's own folder."""
         return self.path / "checkpoints"
 
     @property
     def name(self) -> str:
+        """The folder's name."""
         return self.path.name
+
+    @property
+    def resume(self) -> str:
+        """What `--set resume=` takes: the name of the run, also where this folder is one training of several inside it."""
+        try:
+            return self.path.relative_to(outputs_root()).parts[0]
+        except ValueError:
+            return self.name
 
 
 HOME_OUTPUTS = Path("~/fine-tuning-course-outputs")
@@ -458,6 +486,15 @@ class Clock:
             yield
         self.seconds[phase] = round(time.perf_counter() - started, 2)
         self.peak_memory_mb[phase] = round(peak[0] / 2**20, 1)
+
+
+def memory_mb() -> float:
+    """The most that the GPU had allocated since this phase began, or the process's resident set of this moment; in MiB."""
+    import psutil
+    import torch
+
+    taken = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
+    return round(taken / 2**20, 1)
 
 
 @contextlib.contextmanager

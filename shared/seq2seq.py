@@ -115,8 +115,12 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def prefix_for(name: str, prefix: str) -> str:
-    """`prefix`, or nothing for a model that was never told its task that way (BART)."""
-    return prefix if name not in SEQ2SEQ or SEQ2SEQ[name].prefixes else ""
+    """`prefix`, or nothing for a model that was never told its task that way (BART; mBART, NLLB and Marian go by tags or by model).
+
+    Of a Hub id the name decides: the T5 family has "t5" in it.
+    """
+    takes = SEQ2SEQ[name].prefixes if name in SEQ2SEQ else "t5" in name.lower()
+    return prefix if takes else ""
 
 
 def set_languages(tokenizer: PreTrainedTokenizerBase, source: str, target: str) -> dict[str, int]:

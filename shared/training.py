@@ -81,6 +81,7 @@ def precision_for(model: PreTrainedModel) -> str:
 
 def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, Any]:
     """What `arguments` and `seq2seq_arguments` share."""
+    _check_settings(cfg)
     accumulate, devices = cfg.get("accumulate", 1), _devices()
     if cfg.batch_size % devices:
         raise CourseError(f"batch_size={cfg.batch_size} cannot be shared by {devices} devices: choose a multiple of {devices}")
@@ -117,6 +118,15 @@ def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, 
         "report_to": "none",
         "disable_tqdm": True,
     }
+
+
+def _check_settings(cfg: Config) -> None:
+    for key, least in (("batch_size", 1), ("accumulate", 1), ("evaluations_per_epoch", 1)):
+        if (value := cfg.get(key, 1)) < least:
+            raise CourseError(f"{key}={value} trains nothing: set {key}={least} or more")
+    for key in ("epochs", "learning_rate"):
+        if not (0 < (value := cfg.get(key)) < math.inf):
+            raise CourseError(f"{key}={value} is no positive number: set {key} to one")
 
 
 def _devices() -> int:
@@ -215,6 +225,24 @@ def trainer(
     )
 
 
+def weighted_loss(positive_weight: torch.Tensor) -> Callable[..., torch.Tensor]:
+    """The `compute_loss_func` of a multi-label Trainer: binary cross-entropy with a weight for each label's positive rows.
+
+    Args:
+        positive_weight: [labels]; 1 leaves a label as it is (torch.nn.BCEWithLogitsLoss, `pos_weight`).
+
+    The loss is a mean over rows and labels. With accumulated batches the Trainer says how many decisions the whole step
+    has, and leaves dividing by them to this function; a mean over each batch would be as many times too large.
+    """
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None) -> torch.Tensor:
+        total = torch.nn.functional.binary_cross_entropy_with_logits(
+            outputs.logits.float(), labels, pos_weight=positive_weight.to(labels.device), reduction="sum"
+        )
+        return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+    return loss
+
+
 class OrderedSeq2SeqTrainer(OrderedTrainer, Seq2SeqTrainer):
     """Seq2SeqTrainer with the guarantees of OrderedTrainer: what is generated for row i stands in row i, always.
 
@@ -285,20 +313,26 @@ class Reporter(TrainerCallback):
 
 
 class Stopwatch(TrainerCallback):
-    """Keeps in the run's logs how many steps were timed and what they took, those before an interruption included."""
+    """Keeps in the run's logs how many steps were timed and what they took in seconds and memory, interruptions included."""
 
     def __init__(self, run: RunFolder):
         self.record = run.logs / "timed.json"
         earlier = run.resumed and self.record.is_file()
-        self.before = json.loads(self.record.read_text(encoding="utf8")) if earlier else {"steps": 0, "seconds": 0.0}
+        nothing = {"steps": 0, "seconds": 0.0, "peak_memory_mb": 0.0}
+        self.before = json.loads(self.record.read_text(encoding="utf8")) if earlier else nothing
+        self.peak = self.before["peak_memory_mb"]
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first, self.started = state.global_step, time.perf_counter()
 
+    def on_step_end(self, args, state, control, **kwargs):
+        self.peak = max(self.peak, runtime.memory_mb())
+
     def on_save(self, args, state, control, **kwargs):
         seconds = round(self.before["seconds"] + time.perf_counter() - self.started, 2)
-        timed = {"steps": self.before["steps"] + state.global_step - self.first, "of": state.global_step, "seconds": seconds}
-        runtime.by_main_process(lambda: self.record.write_text(json.dumps(timed), encoding="utf8"))
+        steps = self.before["steps"] + state.global_step - self.first
+        timed = {"steps": steps, "of": state.global_step, "seconds": seconds, "peak_memory_mb": self.peak}
+        runtime.by_main_process(lambda: runtime.write_whole(self.record, json.dumps(timed)))
 
     on_train_end = on_save
 
@@ -339,11 +373,11 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     with _interruptible(trainer) as interrupted, _short_of_room(trainer.args, run):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupted.is_set():
-        print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.name}")
+        print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.resume}")
         raise KeyboardInterrupt
     history = list(trainer.state.log_history)
     text = json.dumps(history, indent=1)
-    runtime.by_main_process(lambda: (run.logs / "history.json").write_text(text, encoding="utf8"))
+    runtime.by_main_process(lambda: runtime.write_whole(run.logs / "history.json", text))
     return history
 
 
@@ -355,16 +389,19 @@ def _short_of_room(args: TrainingArguments, run: RunFolder) -> Iterator[None]:
     except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
         said = str(error).lower()
         if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
-            batch, accumulate = args.per_device_train_batch_size, args.gradient_accumulation_steps
-            smaller = f"set batch_size={batch // 2} accumulate={accumulate * 2}, which takes as many rows a step, or"
+            batch, accumulate = args.per_device_train_batch_size * _devices(), args.gradient_accumulation_steps
+            values = f"batch_size={batch // 2} accumulate={accumulate * 2}, which takes {'as many' if batch % 2 == 0 else 'nearly as many'}"
+            if run.resume != run.name:  # a training inside the run, whose batch the lesson has derived from its key
+                values = "batch_size to half of what it is and accumulate to twice that, which takes as many"
+            smaller = f"set {values} rows a step, or"
             raise CourseError(
                 f"out of memory with batch_size={batch} accumulate={accumulate}: {smaller if batch > 1 else 'set'} a smaller "
-                f"max_length or model; resume={run.name} goes on from the last checkpoint, if there is one"
+                f"max_length or model; resume={run.resume} goes on from the last checkpoint, if there is one"
             ) from None
         if getattr(error, "errno", None) == errno.ENOSPC or any(words in said for words in NO_SPACE):
             raise CourseError(
                 f"the disk is full, so no checkpoint could be written ({first_line(error)}): free some space, then go on from the "
-                f"one before it with --set resume={run.name}"
+                f"one before it with --set resume={run.resume}"
             ) from None
         raise
 

@@ -92,6 +92,31 @@ def test_frozen_weights_need_neither_gradients_nor_moments():
     assert (part.gradients, part.optimizer) == (4 * part.trainable, 8 * part.trainable)
     assert part.activations < 0.2 * whole.activations
     assert part.weights == whole.weights
+    assert whole.flops / 3 < part.flops < 0.35 * whole.flops  # little more than the forward pass
+
+
+def test_adapters_spare_the_frozen_weights_gradients_and_no_other_flops():
+    """Of the three products of a linear layer, forward, gradient of the input and gradient of the weight, a frozen one lacks the last."""
+    length, rank = 32, 2
+    whole, adapted = (
+        training_cost(LLAMA, "next token", batch=2, length=length, adapt=adapt)
+        for adapt in (None, lora.sketch(rank))
+    )
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(LLAMA)
+    shapes = [m.weight.shape for name, m in model.named_modules() if isinstance(m, torch.nn.Linear) and name != "lm_head"]
+    spared = 2 * length * (sum(a * b for a, b in shapes) + model.lm_head.weight.numel())
+    # the first block's inputs are frozen embeddings, whose gradient nothing needs: its q, k and v give none back
+    spared += 2 * length * sum(a * b for a, b in shapes[:3])
+    added = 3 * 2 * length * rank * sum(a + b for a, b in shapes)
+    assert adapted.flops == pytest.approx(whole.flops - spared + added, rel=0.02)
+
+
+def test_a_multi_label_classifier_costs_what_a_single_label_one_does():
+    several = BertConfig(**(BERT.to_dict() | {"problem_type": "multi_label_classification"}))
+    found, single = (training_cost(config, "classes", batch=4, length=32) for config in (several, BERT))
+    assert (found.parameters, found.flops) == (single.parameters, single.flops)
+    assert found.activations == pytest.approx(single.activations, rel=0.01)
 
 
 def test_half_stores_what_is_frozen_in_two_bytes_and_four_bits_only_the_linear_layers():

@@ -123,6 +123,8 @@ BUNDLED_SPLITS = {
     "en_id": {"train": 80, "validation": 20, "test": 20},
     "sst2": {"train": 80, "validation": 40},
     "cnn_dailymail": {"train": 8, "validation": 4, "test": 4},
+    "squad": {"train": 80, "validation": 40},
+    "squad_v2": {"train": 106, "validation": 54},
 }
 
 
@@ -161,6 +163,18 @@ def test_bundled_labels_are_balanced_in_every_split(all_bundled, name):
 def test_bundled_pairs_share_no_first_text_between_splits(all_bundled, name):
     first = [set(rows[data.SPECS[name].texts[0]]) for rows in all_bundled[name].values()]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(first, 2))
+
+
+@pytest.mark.parametrize("name", ["squad", "squad_v2"])
+def test_bundled_answers_stand_where_they_say_and_no_paragraph_is_in_two_splits(all_bundled, name):
+    splits = all_bundled[name].values()
+    for row in itertools.chain(*splits):
+        answers = row["answers"]
+        assert all(row["context"][at:].startswith(text) for text, at in zip(answers["text"], answers["answer_start"], strict=True))
+    contexts = [set(rows["context"]) for rows in splits]
+    assert contexts[0].isdisjoint(contexts[1])
+    unanswerable = sum(not row["answers"]["text"] for row in itertools.chain(*splits))
+    assert (len(contexts[0] | contexts[1]), unanswerable) == (30, 40 if name == "squad_v2" else 0)
 
 
 def test_bundled_emotions_have_every_label_often_enough(all_bundled):
@@ -814,6 +828,14 @@ def test_encode_counts_the_rows_it_cuts_and_says_so(tokenizer, capsys):
         assert data.cut_rows(data.encode(dataset, tokenizer, max_length)) == expected
         line = f"validation: {expected} of 4 rows were longer than {max_length} tokens and lost their right end\n"
         assert capsys.readouterr().out == (line if expected else "")
+
+
+@pytest.mark.parametrize(("length", "cure"), [(0, "leaves no token: raise it"), (65, "is more than the model's 64 positions: lower it")])
+def test_encode_refuses_a_length_that_the_model_has_no_positions_for(tokenizer, monkeypatch, length, cure):
+    monkeypatch.setattr(tokenizer, "model_max_length", 64)
+    rows = data.bundled_split("ag_news", "train")
+    with pytest.raises(CourseError, match=rf"^max_length {length} {re.escape(cure)}$"):
+        data.encode(rows, tokenizer, length)
 
 
 def test_encode_keeps_what_the_rows_are(tokenizer):

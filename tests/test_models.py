@@ -677,6 +677,12 @@ def test_classify_says_how_many_texts_it_cut_in_all_batches(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_classify_cuts_at_what_the_model_takes_where_more_is_asked_for(capsys):
+    model, tokenizer, _ = tiny("bert")
+    assert models.classify(model, tokenizer, [LONG], max_length=9_999) == models.classify(model, tokenizer, [LONG], max_length=MAX_LENGTH)
+    assert capsys.readouterr().out == 2 * f"1 of 1 texts were longer than {MAX_LENGTH} tokens and lost their right end\n"
+
+
 def test_classify_of_nothing_is_nothing():
     assert models.classify(*tiny("bert")[:2], []) == []
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared import report
 from shared.runtime import ROOT
-from tests.programs import NOTEBOOKS
+from tests.programs import NOTEBOOKS, program
 
 SECTIONS = ["1. Setup and configuration", "2. Look at the data", "3.", "4. Tokenise", "5. The model", "6. Train",
             "7. Evaluate", "8. Diagnose", "9. Predict", "10. Save"]
@@ -134,3 +134,19 @@ def test_saves_the_plots_it_shows(path):
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in saved)
     referenced = set(re.findall(r"plots/small/([\w-]+\.png)", (path.parent / "report.md").read_text(encoding="utf8")))
     assert referenced == {plot.name for plot in saved}
+
+
+def test_every_configuration_key_is_read(path):
+    """By the notebook itself or by what trains it; a key that nothing reads would be a promise that nothing keeps."""
+    read = {
+        node.attr
+        for text in (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in ("runtime", "training", "report")))
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cfg"
+    } | {"resume", "accumulate"}  # which `cfg.get` reads, since not every caller has them
+    (configure,) = [
+        node
+        for node in ast.walk(ast.parse(program(path)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "configure"
+    ]
+    assert {key.value for key in configure.args[1].keys} - read == set()

@@ -359,7 +359,7 @@ def test_several_bad_answers_are_counted_and_none_left_is_an_error(tokenizers):
         qa.train_features(rows, tokenizers["bert"], 64, 8, skip_bad_answers=True)
 
 
-def test_sound_rows_judges_answers_as_training_does(capsys):
+def test_sound_rows_judges_answers_as_training_does(tokenizers, capsys):
     rows = dataset([row(name="fine"), row(text="1987", start=400, name="bad"), row("No bridge is old.", text="bridge", name="fine, too")])
     with pytest.raises(CourseError, match=r"^the answer of row 'bad' does not stand at its answer_start: correct it, or drop such rows"):
         qa.sound_rows(rows)
@@ -367,6 +367,13 @@ def test_sound_rows_judges_answers_as_training_does(capsys):
     assert capsys.readouterr().out == "skipped 1 of 3 rows: their answer does not stand at its answer_start\n"
     assert kept["id"][:] == ["fine", "fine, too"]
     assert qa.sound_rows(kept) is kept
+    without_token = dataset([row(name="fine"), row("A bridge \u200b of old.", text="\u200b", name="no token")])
+    assert qa.sound_rows(without_token) is without_token
+    with pytest.raises(CourseError, match="the answer of row 'no token' does not stand"):
+        qa.sound_rows(without_token, tokenizer=tokenizers["bert"])
+    sound = qa.sound_rows(without_token, tokenizer=tokenizers["bert"], skip_bad_answers=True)
+    assert sound["id"][:] == ["fine"] and len(qa.train_features(sound, tokenizers["bert"], 64, 8)) == 1
+    capsys.readouterr()
     with pytest.raises(CourseError, match=r"^row 'none' has no answer: remove it"):
         qa.sound_rows(dataset([row(), row(text=None, name="none")]), skip_bad_answers=True)
     with pytest.raises(CourseError, match="no row is left"):
@@ -382,7 +389,8 @@ def test_an_answer_of_characters_that_the_tokenizer_drops_is_bad(tokenizers):
 
 def test_a_row_without_answer_needs_leave(tokenizer):
     rows = dataset([row(), row(text=None, name="none")])
-    with pytest.raises(CourseError, match=r"^row 'none' has no answer: remove it, or pass allow_unanswerable=True \(SQuAD v2\)$"):
+    cure = "remove it, or, for SQuAD v2, call train_features with allow_unanswerable=True"
+    with pytest.raises(CourseError, match=rf"^row 'none' has no answer: {cure}$"):
         qa.train_features(rows, tokenizer, 64, 8)
     trained = qa.train_features(rows, tokenizer, 64, 8, allow_unanswerable=True)
     made = qa.eval_features(rows, tokenizer, 64, 8)
@@ -491,11 +499,12 @@ def test_spans_equal_the_nested_loop(tokenizer, kind, n_best, longest):
         assert answers.null_score[r] == with_null.null_score[r] == one["null"]
         odds = one["null"] - (spans[0][3] if spans else -math.inf)
         assert with_null.null_odds[r] == odds
-        assert with_null.texts[r] == ("" if odds > 0.5 else spans[0][0])
+        assert with_null.texts[r] == ("" if odds > 0.5 else spans[0][0]) == with_null.n_best(r)[0].text
         for found, scores in ((answers, [s[3] for s in spans]), (with_null, [*(s[3] for s in spans), one["null"]])):
             top = max(scores, default=0.0)
             shares = sorted((math.exp(score - top) for score in scores), reverse=True)
-            assert [span.probability for span in found.n_best(r)] == pytest.approx([share / sum(shares) for share in shares], abs=1e-12)
+            probabilities = sorted((span.probability for span in found.n_best(r)), reverse=True)
+            assert probabilities == pytest.approx([share / sum(shares) for share in shares], abs=1e-12)
 
 
 def test_n_best_lists_equal_the_usual_post_processing_where_every_row_has_one_window(tokenizers):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -56,6 +57,25 @@ def test_bad_arguments_are_one_line_and_exit_code_two(arguments, message, capsys
 def test_list_names_every_lesson(capsys):
     assert run.main(["--list"]) == 0
     assert capsys.readouterr().out.split() == [path.parent.relative_to(ROOT).as_posix() for path in run.find_lessons([])]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("arguments", "environment", "data", "profile"),
+    [
+        ([], {}, "bundled", "small"),  # the rows in the checkout with small models, on a GPU too
+        (["PROFILE=full"], {}, None, "full"),
+        ([], {"COURSE_PROFILE": "tiny"}, None, "tiny"),
+        (["DATA=../my-data"], {}, "../my-data", None),
+        ([], {"COURSE_DATA": "../my-data"}, None, None),  # which shared.run reads itself
+    ],
+)
+def test_make_run_takes_bundled_rows_unless_told_otherwise(arguments, environment, data, profile):
+    clean = {name: value for name, value in os.environ.items() if name not in ("COURSE_PROFILE", "COURSE_DATA")}
+    shown = subprocess.run(["make", "-n", "run", *arguments], cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True)
+    (command,) = [line for line in shown.stdout.splitlines() if "-m shared.run" in line]
+    assert (f'COURSE_DATA="{data}"' in command) if data else ("COURSE_DATA" not in command)
+    assert (f"--profile {profile}" in command) if profile else ("--profile" not in command)
 
 
 # ---------------------------------------------------------------- whole runs of a small notebook

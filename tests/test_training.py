@@ -2,10 +2,12 @@
 
 import errno
 import json
+import math
 import os
 import re
 import signal
 import subprocess
+import types
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +254,35 @@ def test_trainer_stops_after_as_many_checks_without_a_better_score(run):
     assert trainer.state.global_step == 6  # 2 steps an epoch; the first check is the best, then two without a better one
 
 
+def test_weights_of_one_are_the_plain_loss_and_larger_ones_count_positive_rows_as_often(run):
+    logits, labels = torch.randn(5, 28), (torch.rand(5, 28) < 0.2).float()
+    outputs = types.SimpleNamespace(logits=logits)
+    plain = torch.nn.functional.binary_cross_entropy_with_logits
+    assert training.weighted_loss(torch.ones(28))(outputs, labels).item() == pytest.approx(plain(logits, labels).item())
+    weight = torch.arange(1.0, 29.0)
+    counted = sum(
+        math.log1p(math.exp(-z)) * w if y else math.log1p(math.exp(z))
+        for row, golds in zip(logits.tolist(), labels.tolist(), strict=True)
+        for z, y, w in zip(row, golds, weight.tolist(), strict=True)
+    )
+    assert training.weighted_loss(weight)(outputs, labels).item() == pytest.approx(counted / labels.numel(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 trains nothing: set batch_size=1 or more"),
+        ({"evaluations_per_epoch": 0}, "evaluations_per_epoch=0 trains nothing: set evaluations_per_epoch=1 or more"),
+        ({"accumulate": -1}, "accumulate=-1 trains nothing: set accumulate=1 or more"),
+        ({"epochs": 0.0}, "epochs=0.0 is no positive number: set epochs to one"),
+        ({"learning_rate": math.nan}, "learning_rate=nan is no positive number: set learning_rate to one"),
+    ],
+)
+def test_settings_that_cannot_train_are_told(run, values, message):
+    with pytest.raises(CourseError, match=f"^{re.escape(message)}$"):
+        training.arguments(config(**values), run, rows=8)
+
+
 def test_trainer_passes_further_settings_on(run):
     seen = []
 
@@ -292,13 +323,16 @@ def test_multi_label_rows_are_learnt_until_every_label_ranks_its_rows_first(run)
     assert after["eval_micro_f1"] == 0
 
 
-def test_accumulated_steps_of_a_mean_pooled_model_are_one_large_step(run):
-    """The loss is a mean over the batch: four batches of 2 rows must weigh as much as one of 8."""
+@pytest.mark.parametrize("name", ["mnli", "go_emotions"])
+def test_accumulated_steps_are_one_large_step(run, name):
+    """The loss is a mean over the batch: four batches of 2 rows must weigh as much as one of 8. (GoEmotions: with its weighted loss.)"""
+    settings = {"compute_loss_func": training.weighted_loss(torch.linspace(1, 20, 28))} if name == "go_emotions" else {}
 
     def trained(batch_size, steps):
         arguments = ONCE | {"max_steps": 1, "gradient_accumulation_steps": steps, "optim": "sgd", "max_grad_norm": 0.0,
                             "warmup_steps": 0, "weight_decay": 0.0}
-        trainer = lesson(run, "mnli", rows=8, cfg=config(batch_size=batch_size, learning_rate=0.1), arguments=arguments)
+        cfg = config(batch_size=batch_size, learning_rate=0.1)
+        trainer = lesson(run, name, rows=8, cfg=cfg, arguments=arguments, settings=settings, scores=None)
         history = training.fit(trainer, run)
         return trainer.model.state_dict(), history[0]["loss"]
 
@@ -365,14 +399,14 @@ def test_a_resumed_training_counts_the_steps_and_seconds_before_the_interruption
     assert (first["steps"], first["of"]) == (3, 3) and first["seconds"] > 0
     assert report._timed(run) == []  # not resumed: the lesson's own clock is right
     resumed = RunFolder(run.path, resumed=True)
-    record.write_text('{"steps": 3, "of": 3, "seconds": 1000.0}')
+    record.write_text('{"steps": 3, "of": 3, "seconds": 1000.0, "peak_memory_mb": 1e6}')
     training.fit(trainer_for(config(epochs=2.0), resumed, rows=24), resumed)
     (both,) = report._timed(resumed)
-    assert (both["steps"], both["of"]) == (6, 6) and 1000 < both["seconds"] < 1100
+    assert (both["steps"], both["of"]) == (6, 6) and 1000 < both["seconds"] < 1100 and both["peak_memory_mb"] == 1e6
     record.unlink()  # an interruption before the first record: only what was timed is claimed
     training.fit(trainer_for(config(epochs=3.0), resumed, rows=24), resumed)
     (part,) = report._timed(resumed)
-    assert (part["steps"], part["of"]) == (3, 9) and part["seconds"] < 100
+    assert (part["steps"], part["of"]) == (3, 9) and part["seconds"] < 100 and 50 < part["peak_memory_mb"] < 1e5
 
 
 def test_a_checkpoint_without_state_or_weights_is_none(run):
@@ -407,6 +441,17 @@ def test_out_of_memory_suggests_the_values(run, work, batch, advice):
     trainer = trainer_for(config(batch_size=batch), run, rows=16, extra=[AtStep(work)])
     with pytest.raises(CourseError, match=rf"out of memory with {advice}.*resume={run.name}"):
         training.fit(trainer, run)
+
+
+def test_a_training_inside_a_run_names_the_run_and_leaves_the_lessons_batch_to_the_lesson(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    inner = RunFolder(tmp_path / "2026-01-02_03-04-05_bert_ag-news" / "encoder")
+    for folder in (inner.logs, inner.checkpoints):
+        folder.mkdir(parents=True)
+    trainer = trainer_for(config(batch_size=8), inner, rows=16, extra=[AtStep(raise_on_the_gpu)])
+    advice = "set batch_size to half of what it is and accumulate to twice that, which takes as many rows a step"
+    with pytest.raises(CourseError, match=rf"{advice}.*; resume=2026-01-02_03-04-05_bert_ag-news goes on"):
+        training.fit(trainer, inner)
 
 
 def test_halved_batches_accumulated_are_as_many_steps(run):

@@ -1,0 +1,96 @@
+"""Whole lessons in `tiny` with the options that `tiny` itself leaves off, as a reader sets them with --set."""
+
+import csv
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset
+
+from shared import data
+from shared.runtime import ROOT
+from tests import warm
+
+pytestmark = pytest.mark.slow
+
+
+def run(lesson: str, outputs: Path, *sets: str, **environment: str) -> tuple[str, dict[str, Any] | None]:
+    """What `python -m shared.run` prints, and the results it wrote, if any."""
+    before = set(outputs.glob("*/results.json"))
+    options = [word for pair in sets for word in ("--set", pair)]
+    done = subprocess.run(
+        warm.command("shared.run", lesson, "--profile", "tiny", *options),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=os.environ | {"COURSE_OUTPUTS": str(outputs)} | environment,
+    )
+    made = set(outputs.glob("*/results.json")) - before
+    assert (done.returncode == 0) == (len(made) == 1), done.stdout + done.stderr
+    return done.stdout, json.loads(made.pop().read_text(encoding="utf8")) if made else None
+
+
+def as_folder(folder: Path, names: tuple[str, ...]) -> Path:
+    """The bundled rows of some data sets as a COURSE_DATA folder."""
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for split in ("train", "validation"):
+            data.bundled_split(name, split).to_parquet(folder / name / f"{split}.parquet")
+    return folder
+
+
+def test_bad_answers_are_left_out_and_counted_if_asked_for(tmp_path):
+    folder = as_folder(tmp_path / "data", ("squad", "squad_v2"))
+    file = folder / "squad" / "train.parquet"
+    rows = Dataset.from_parquet(str(file)).to_list()
+    for row in rows[:6]:
+        row["answers"]["answer_start"] = [start + 1 for start in row["answers"]["answer_start"]]
+    Dataset.from_list(rows).to_parquet(file)
+    said, nothing = run("extractive-squad", tmp_path / "runs", COURSE_DATA=str(folder))
+    assert nothing is None and "does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true" in said
+    for lesson, table in (("extractive-squad", "rows"), ("t5-squad", "train")):
+        _, results = run(lesson, tmp_path / "runs", "skip_bad_answers=true", COURSE_DATA=str(folder))
+        assert results["tables"]["skipped"] == [{table: 6}]
+
+
+def test_translation_takes_a_csv_file(tmp_path):
+    file = tmp_path / "my pairs.csv"
+    pairs = data.bundled_split("en_id", "train")
+    with file.open("w", newline="", encoding="utf8") as stream:
+        table = csv.writer(stream)
+        table.writerow(["id", "en"])
+        table.writerows(zip(pairs["id"], pairs["en"], strict=True))
+    _, results = run("t5-en-id", tmp_path / "runs", f"data='{file}'", "test_rows=5")
+    assert results["data"]["test"]["rows"] == 5 and results["data"]["train"]["source"] not in ("hub", "bundled")
+
+
+def test_rte_starts_from_the_mnli_lessons_model(tmp_path):
+    said, _ = run("rte", tmp_path, "mnli_run=2020-01-01_00-00-00_bert_mnli", "model=bert")
+    assert "mnli_run=2020-01-01_00-00-00_bert_mnli has no model like bert: name another run, or leave mnli_run empty" in said
+    _, mnli = run("mnli", tmp_path)
+    (folder,) = tmp_path.glob("*_bert_mnli")
+    for option, how in ((), "found"), ((f"mnli_run={folder.name}",), "named"):
+        _, results = run("rte", tmp_path, "model=bert", *option)
+        (source,) = results["tables"]["intermediate"]
+        assert (source["how"], source["run"]) == (how, folder.name)
+        assert source["accuracy"] == mnli["metrics"]["accuracy"]["value"]
+
+
+@pytest.mark.parametrize(
+    ("lesson", "option"),
+    [
+        ("go-emotions", "positive_weight=20"),
+        ("phi2-xsum", "four_bit=false"),
+        ("llm-sst2", "four_bit=false"),
+        ("llm-squad-v2", "four_bit=false"),
+    ],
+)
+def test_the_lesson_runs_with(lesson, option, tmp_path):
+    _, results = run(lesson, tmp_path, option)
+    key, value = option.split("=")
+    assert str(results["config"][key]).lower().startswith(value)
