@@ -169,9 +169,18 @@ def environment(folder: Path) -> jinja2.Environment:
 
 
 def render(template: Path, results: dict[str, Any], plots: str, results_file: str) -> str:
-    """The report of one results object; `plots` and `results_file` are where they lie as seen from the report."""
+    """The report of one results object; `plots` and `results_file` are where they lie as seen from the report.
+
+    Raises CourseError where the template asks for what the results do not have.
+    """
     page = environment(template.parent).get_template(template.name)
-    return page.render(r=results, plots=plots, results_file=results_file).strip() + "\n"
+    try:
+        return page.render(r=results, plots=plots, results_file=results_file).strip() + "\n"
+    except jinja2.UndefinedError as error:
+        place = f"{template.parent.parent.name}/{template.parent.name}"
+        raise CourseError(
+            f"{place}/{template.name} asks for what the results do not have ({error.message}): run {place} again, with --commit"
+        ) from None
 
 
 def headline(lesson: Path, results: dict[str, Any]) -> Any:

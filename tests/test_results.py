@@ -92,6 +92,14 @@ def checkout(tmp_path):
     return tmp_path
 
 
+def test_a_template_that_asks_for_more_than_the_results_have_is_named(checkout):
+    template = checkout / "task-1" / "demo" / "report.md.j2"
+    template.write_text(template.read_text() + "{{ r.tables.more[0] }}")
+    message = r"task-1/demo/report.md.j2 asks for what the results do not have \(.*'more'\): run task-1/demo again, with --commit"
+    with pytest.raises(report.CourseError, match=message):
+        report.rendered(checkout)
+
+
 def test_writing_renders_once_and_then_is_up_to_date(checkout):
     written = report.write_pages(checkout)
     assert {path.name for path in written} == {"README.md", "report.md"}
