@@ -103,11 +103,18 @@ def training_cost(
         inputs = _inputs(head, config, batch, length, target_length or max(1, length // 4))
         with _saved_bytes(model) as saved, _autocast(precision):
             model(**inputs)
-        # Attention in plain matrix products, since the counter does not know every fused kernel's backward pass. Frozen weights
-        # need no gradient of their own, so the backward pass is counted too and not taken for twice the forward one.
-        with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH), _autocast(precision):
-            model(**inputs).loss.backward()
-    return _summed(model, saved[0], flops.get_total_flops() // batch, four_bit, optimizer_bytes)
+        flops = _step_flops(model, inputs, precision)
+    return _summed(model, saved[0], flops // batch, four_bit, optimizer_bytes)
+
+
+def _step_flops(model: PreTrainedModel, inputs: dict[str, torch.Tensor], precision: str) -> int:
+    """FLOPs of a forward and a backward pass; the latter counted too, since frozen weights need no gradient of their own.
+
+    Attention runs in plain matrix products: the counter does not know every fused kernel's backward pass.
+    """
+    with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH), _autocast(precision):
+        model(**inputs).loss.backward()
+    return flops.get_total_flops()
 
 
 def deep_training_cost(config: PreTrainedConfig, head: str, **options: Any) -> Cost:

@@ -226,14 +226,14 @@ def encoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
     raise CourseError(f"{type(model).__name__} has no list of {depth} layers: freezing is not supported for it")
 
 
-def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
-    """Stop training the embeddings and the lowest `layers` blocks (0 leaves the model as it is).
+def freeze_lower_layers(model: PreTrainedModel, layers: int) -> PreTrainedModel:
+    """Stop training the embeddings and the lowest `layers` blocks (0 leaves the model as it is); returns the same model.
 
     The lowest blocks change least in fine-tuning (Lee, Tang, Lin 2019, arXiv 1911.03090), and a frozen block needs no
     backward pass, half to two thirds of its cost.
     """
     if layers == 0:
-        return
+        return model
     stack = encoder_layers(model)
     if not 0 < layers < len(stack):
         raise CourseError(f"cannot freeze {layers} of {len(stack)} layers: choose 0 to {len(stack) - 1}")
@@ -242,6 +242,7 @@ def freeze_lower_layers(model: PreTrainedModel, layers: int) -> None:
     kept |= {id(p) for n, p in model.base_model.named_parameters() if n.startswith(("pooler", "final_norm"))}
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in kept)
+    return model
 
 
 # ---------------------------------------------------------------- pooling

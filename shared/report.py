@@ -156,6 +156,7 @@ def environment(folder: Path) -> jinja2.Environment:
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    jinja.globals["beside"] = lambda name: json.loads((folder / name).read_text(encoding="utf8"))
     jinja.filters |= {
         "pct": percent,
         "ci": with_interval,
@@ -205,7 +206,7 @@ def lesson_results(lesson: Path) -> list[dict[str, Any]]:
 
 
 def _training_time(results: dict[str, Any]) -> str:
-    """And of how many steps, where a resumed run timed only some."""
+    """The training's duration; where a resumed run timed only some of its steps, of how many."""
     seconds = duration(results["seconds"]["train"])
     (timed,) = results["tables"].get("timed") or [{"steps": 0, "of": 0}]
     return seconds if timed["steps"] == timed["of"] else f"{seconds} for {timed['steps']:,} of {timed['of']:,} steps"

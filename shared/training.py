@@ -121,9 +121,9 @@ def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, 
 
 
 def _check_settings(cfg: Config) -> None:
-    for key, least in (("batch_size", 1), ("accumulate", 1), ("evaluations_per_epoch", 1)):
-        if (value := cfg.get(key, 1)) < least:
-            raise CourseError(f"{key}={value} trains nothing: set {key}={least} or more")
+    for key in ("batch_size", "accumulate", "evaluations_per_epoch"):
+        if (value := cfg.get(key, 1)) < 1:
+            raise CourseError(f"{key}={value} trains nothing: set {key}=1 or more")
     for key in ("epochs", "learning_rate"):
         if not (0 < (value := cfg.get(key)) < math.inf):
             raise CourseError(f"{key}={value} is no positive number: set {key} to one")
