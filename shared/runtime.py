@@ -485,7 +485,7 @@ class Clock:
         with _peak_memory() as peak:
             yield
         self.seconds[phase] = round(time.perf_counter() - started, 2)
-        self.peak_memory_mb[phase] = round(peak[0] / 2**20, 1)
+        self.peak_memory_mb[phase] = peak[0]
 
 
 def memory_mb() -> float:
@@ -498,23 +498,16 @@ def memory_mb() -> float:
 
 
 @contextlib.contextmanager
-def _peak_memory() -> Iterator[list[int]]:
-    import psutil
+def _peak_memory() -> Iterator[list[float]]:
     import torch
 
-    peak = [0]
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-        yield peak
-        peak[0] = torch.cuda.max_memory_allocated()
-        return
-    process, done = psutil.Process(), threading.Event()
+    peak, done = [memory_mb()], threading.Event()
 
     def sample() -> None:
-        while True:
-            peak[0] = max(peak[0], process.memory_info().rss)
-            if done.wait(0.1):
-                return
+        while not done.wait(0.1):
+            peak[0] = max(peak[0], memory_mb())
 
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
@@ -523,5 +516,5 @@ def _peak_memory() -> Iterator[list[int]]:
     finally:
         done.set()
         sampler.join()
-        peak[0] = max(peak[0], process.memory_info().rss)
+        peak[0] = max(peak[0], memory_mb())
 
