@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import io
 import json
 import os
@@ -30,7 +31,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from shared import report, runtime
+from shared import report, runtime, warm
 from shared.runtime import ROOT, CourseError, unknown
 
 
@@ -129,7 +130,7 @@ def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.Note
         startup_timeout=300,  # a busy machine may need more than the usual minute
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
-        extra_arguments=["--IPKernelApp.log_level=40"],  # no word about the unencrypted loopback connection
+        extra_arguments=["--IPKernelApp.log_level=50"],  # no word about the unencrypted loopback connection and other clients
         on_cell_start=lambda cell, cell_index: progress.on_cell(
             sections[cell_index], cell_index + 1, len(notebook.cells)
         ),
@@ -297,6 +298,25 @@ def prepare_environment(options: argparse.Namespace) -> None:
     os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend draws the figures
 
 
+def run_lessons(lessons: list[Path], options: argparse.Namespace) -> list[Path]:
+    """Run them one after the other, up to the first failure or, with --keep-going, to the end; returns those that failed."""
+    failed = []
+    for path in lessons:
+        if not run_lesson(path, options):
+            failed.append(path)
+            if not options.keep_going:
+                break
+    return failed
+
+
+def _kernels_for(lessons: list[Path]) -> contextlib.AbstractContextManager[None]:
+    """Kernels forked from one process that has imported the libraries: a third of what a lesson of a few rows takes on a CPU.
+
+    One lesson gains nothing by it, and a process that has looked at a GPU must not be forked.
+    """
+    return warm.server() if len(lessons) > 1 and runtime.device() == "cpu" else contextlib.nullcontext()
+
+
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
     try:
@@ -305,12 +325,8 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(path.parent.relative_to(ROOT).as_posix() for path in lessons))
             return 0
         prepare_environment(options)
-        failed = []
-        for path in lessons:
-            if not run_lesson(path, options):
-                failed.append(path)
-                if not options.keep_going:
-                    break
+        with _kernels_for(lessons):
+            failed = run_lessons(lessons, options)
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from shared import data
+from shared import data, warm
 from shared.runtime import ROOT
-from tests import warm
 
 pytestmark = pytest.mark.slow
 

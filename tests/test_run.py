@@ -15,9 +15,8 @@ import psutil
 import pytest
 from matplotlib.figure import Figure
 
-from shared import report, run, runtime
+from shared import report, run, runtime, warm
 from shared.runtime import ROOT, CourseError
-from tests import warm
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +104,13 @@ with clock("train"): runtime.progress(step=3, of=7)
 report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
                     metrics={"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})
 """
+
+
+@pytest.mark.parametrize(("lessons", "device", "forked"), [(2, "cpu", True), (1, "cpu", False), (2, "cuda", False)])
+def test_kernels_are_forked_for_several_lessons_on_a_cpu(lessons, device, forked, monkeypatch):
+    monkeypatch.setattr(runtime, "device", lambda: device)
+    monkeypatch.setattr(warm, "server", lambda: "forked")
+    assert (run._kernels_for([Path("lesson")] * lessons) == "forked") == forked
 
 
 @pytest.fixture

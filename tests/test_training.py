@@ -15,9 +15,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from shared import data, metrics, models, qa, report, runtime, training
+from shared import data, metrics, models, qa, report, runtime, training, warm
 from shared.runtime import ROOT, CourseError, RunFolder
-from tests import warm
 from tests.tiny_training import config, trainer_for
 
 

@@ -1,11 +1,11 @@
-"""Python processes for the tests, forked from one that has imported the libraries already.
+"""Python processes for many lessons and for the tests, forked from one that has imported the libraries already.
 
 Importing PyTorch, transformers and scikit-learn is half of what a notebook takes in profile `tiny`; eleven notebooks and
 the tests that start a training in a process of its own would each do it again. A fork shares the imported modules and
 nothing else: every notebook still has an interpreter, a folder and an environment of its own.
 
-python tests/warm.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS...   where a server listens, and where none does
-python tests/warm.py --serve SOCKET        is that server; it ends when its standard input does
+python -P shared/warm.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS...   where a server listens, and where none does
+python -P shared/warm.py --serve SOCKET LIBRARY...   is that server; it ends when its standard input does
 """
 
 import contextlib
@@ -14,14 +14,18 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 
-ADDRESS = "COURSE_TESTS_WARM"  # the environment variable that names the server's socket
+ADDRESS = "COURSE_WARM"  # the environment variable that names the server's socket
 LIBRARIES = (
     "torch", "transformers.trainer", "transformers.trainer_seq2seq", "datasets", "peft", "accelerate", "bitsandbytes", "evaluate", "pandas",
     "sklearn.linear_model", "sklearn.metrics", "sklearn.feature_extraction.text", "matplotlib.pyplot", "rouge_score.rouge_scorer",
@@ -31,7 +35,29 @@ LIBRARIES = (
 
 def command(module: str, *arguments: str) -> list[str]:
     """What to start instead of `python -u -m module arguments`."""
-    return [sys.executable, "-u", os.path.abspath(__file__), module, *arguments]
+    return [sys.executable, "-P", "-u", os.path.abspath(__file__), module, *arguments]
+
+
+@contextlib.contextmanager
+def server(libraries: tuple[str, ...] = LIBRARIES) -> Iterator[None]:
+    """While it is open, this process and those that it starts have their kernels and `command`s forked.
+
+    Nothing happens on macOS and Windows, which cannot fork safely, nor where a server listens already.
+    """
+    if sys.platform != "linux" or ADDRESS in os.environ:
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="course-warm-")
+    os.environ[ADDRESS] = os.path.join(folder, "socket")
+    process = subprocess.Popen(command("--serve", os.environ[ADDRESS], *libraries), stdin=subprocess.PIPE)
+    fork_kernels()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        del os.environ[ADDRESS]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fork_kernels() -> None:
@@ -40,10 +66,10 @@ def fork_kernels() -> None:
     kernelspec.make_ipkernel_cmd = lambda *_, **__: command("ipykernel_launcher", "-f", "{connection_file}")
 
 
-def serve(path: str) -> None:
+def serve(path: str, libraries: list[str]) -> None:
     """Import the libraries, then fork a process for everyone who asks on the socket, until standard input ends."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what a kernel sets before matplotlib is imported
-    for name in LIBRARIES:
+    for name in libraries:
         with contextlib.suppress(ImportError):  # a library that is missing is the tests' to report, not ours
             importlib.import_module(name)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forked
@@ -69,7 +95,7 @@ def become(client: socket.socket) -> int:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    sys.path[0] = asked["folder"]  # as python -m has it
+    sys.path.insert(0, asked["folder"])  # as python -m has it
     threading.Thread(target=_obey, args=(client,), daemon=True).start()
     fork_kernels()
     sys.argv = asked["arguments"]
@@ -117,7 +143,7 @@ def ask(path: str, arguments: list[str]) -> int:
 
 def main(arguments: list[str]) -> int:
     if arguments[0] == "--serve":
-        serve(arguments[1])
+        serve(arguments[1], arguments[2:])
         return 0
     path = os.environ.get(ADDRESS)
     for _ in range(600):  # the server may still be importing
