@@ -52,6 +52,7 @@ class CausalSpec:
     package: GgufPackage | None = None
 
 
+PACKAGED = " (packaged, Q4_1)"  # behind the Hub id of a model that came in a wheel
 _SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 _LLAMA = _SIZES | {"num_key_value_heads": 1, "tie_word_embeddings": True}
 _GEMMA = _SIZES | {"num_key_value_heads": 1, "head_dim": 32, "sliding_window": 64}
@@ -123,6 +124,9 @@ def load_causal(
         model, tokenizer, card = _saved(Path(weights), options)
     if quantization is None:  # quantised weights are put on the GPU by the library
         model = model.to(device())
+    for layer in model.modules():  # on a CPU with AVX512-BF16 a layer that was once read from could be neither trained nor merged any more
+        if getattr(layer, "support_avx512bf16_for_cpu", False):
+            layer.support_avx512bf16_for_cpu = False
     return model.eval(), tokenizer, card | count_parameters(model)
 
 
@@ -169,7 +173,7 @@ def _pretrained(spec: CausalSpec, options: dict[str, Any]) -> tuple[PreTrainedMo
     except OSError as error:  # transformers raises it for a gated model, no network, an unknown id and a damaged cache
         raise _unavailable(spec, error) from None
     if folder:
-        return model, tokenizer, {"id": f"{spec.hub_id} (packaged, Q4_1)", "sha256": spec.package.sha256}
+        return model, tokenizer, {"id": spec.hub_id + PACKAGED, "sha256": spec.package.sha256}
     return model, tokenizer, {"id": spec.hub_id, "revision": getattr(model.config, "_commit_hash", None) or "unknown"}
 
 

@@ -7,6 +7,7 @@ autograd would keep for the backward pass is then counted instead of estimated, 
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -85,7 +86,8 @@ def training_cost(
         precision: "fp32"; "mixed", fp32 weights under 16-bit autocast; "half", frozen weights in 16 bits under autocast, as
             adapters are trained.
         adapt: makes the model a partly trained one, for example `lora.sketch(rank)`.
-        four_bit: the frozen linear layers are stored in NF4 with double quantisation (QLoRA); the arithmetic stays 16-bit.
+        four_bit: the frozen linear layers of the blocks are stored in NF4 with double quantisation (QLoRA) and compute in
+            16 bits; whatever else is frozen is kept in 32, as peft's prepare_model_for_kbit_training does.
         optimizer_bytes: per trained parameter; 8 for AdamW in fp32, 2 for its 8-bit version.
         attention: "sdpa" or "eager", which also keeps the attention probabilities; None: the library's choice.
 
@@ -98,13 +100,15 @@ def training_cost(
         model = _architecture(head).from_config(copy.deepcopy(config), dtype=torch.float32, **extra)  # the library writes into it
         if adapt:
             model = adapt(model)
-        _set_types(model, precision)
+        packed = _pack(model) if four_bit else set()
+        if precision == "half" and not four_bit:
+            _halve(model)
         model.train()
         inputs = _inputs(head, config, batch, length, target_length or max(1, length // 4))
         with _saved_bytes(model) as saved, _autocast(precision):
             model(**inputs)
         flops = _step_flops(model, inputs, precision)
-    return _summed(model, saved[0], flops // batch, four_bit, optimizer_bytes)
+    return _summed(model, saved[0], flops // batch, packed, optimizer_bytes)
 
 
 def _step_flops(model: PreTrainedModel, inputs: dict[str, torch.Tensor], precision: str) -> int:
@@ -142,15 +146,35 @@ def _architecture(head: str) -> type:
     return HEADS[head]
 
 
-def _set_types(model: PreTrainedModel, precision: str) -> None:
-    """With "half" what is frozen gets 16 bits; what is trained keeps 32."""
-    if precision != "half":
-        return
+def _halve(model: PreTrainedModel) -> None:
+    """What is frozen gets 16 bits; what is trained keeps 32."""
     frozen = [p for p in model.parameters() if not p.requires_grad]
     if not frozen:
         raise CourseError("precision 'half' is for frozen weights and nothing is frozen: pass adapt, or use 'mixed'")
     for parameter in frozen:
         parameter.data = parameter.data.to(torch.bfloat16)
+
+
+def _pack(model: PreTrainedModel) -> set[int]:
+    """Let the frozen linear layers, all but the output's, compute like 4-bit ones; returns the ids of their weights.
+
+    As in bitsandbytes, a layer's input is cast to 16 bits and its output back to what came in; the unpacked weight is
+    not kept for the backward pass.
+    """
+    output = model.get_output_embeddings()
+    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output and not m.weight.requires_grad]
+    if not layers:
+        raise CourseError("four_bit is for frozen weights and nothing is frozen: pass adapt")
+    for layer in layers:
+        layer.weight.data = layer.weight.data.to(torch.bfloat16)
+        layer.forward = functools.partial(_unpacked_product, layer)
+    return {id(layer.weight) for layer in layers}
+
+
+def _unpacked_product(layer: torch.nn.Linear, x: torch.Tensor) -> torch.Tensor:
+    half = layer.weight.dtype
+    bias = None if layer.bias is None else layer.bias.to(half)
+    return torch.nn.functional.linear(x.to(half), layer.weight, bias).to(x.dtype)
 
 
 def _inputs(head: str, config: PreTrainedConfig, batch: int, length: int, target: int) -> dict[str, torch.Tensor]:
@@ -192,14 +216,9 @@ def _key(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
 
-def _summed(model: PreTrainedModel, activations: int, flops: int, four_bit: bool, optimizer_bytes: float) -> Cost:
+def _summed(model: PreTrainedModel, activations: int, flops: int, packed: set[int], optimizer_bytes: float) -> Cost:
     trained = [p for p in model.parameters() if p.requires_grad]
-    quantised = set()
-    if four_bit:
-        output = model.get_output_embeddings()
-        layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not output]
-        quantised = {id(m.weight) for m in layers if not m.weight.requires_grad}
-    weights = sum(p.numel() * (NF4_BYTES if id(p) in quantised else p.element_size()) for p in model.parameters())
+    weights = sum(p.numel() * (NF4_BYTES if id(p) in packed else p.element_size()) for p in model.parameters())
     numbers = sum(p.numel() for p in trained)
     return Cost(
         parameters=sum(p.numel() for p in model.parameters()),

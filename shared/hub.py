@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from shared import report
+from shared import causal, report, runtime
 from shared.runtime import CourseError, first_line
 
 KEPT = ["README.md", "*.json", "*.safetensors", "*.jinja", "*.txt"]  # what is uploaded of a model's folder
@@ -24,23 +24,26 @@ def check_repository(name: str) -> str:
 
 CARD = """\
 ---
+{% if base %}
 base_model: {{ base }}
+{% endif %}
 library_name: peft
 pipeline_tag: text-generation
-language: en
+language: {{ language }}
+{% if not own_rows %}
 datasets:
-{% for name in datasets %}
-- {{ name }}
-{% endfor %}
+- {{ dataset }}
+{% endif %}
 tags:
 - lora
 ---
 
 # {{ title }}
 
-Low-rank adapters for [{{ base }}](https://huggingface.co/{{ base }}): {{ r.model.trainable | n }} of {{ r.model.parameters | n }} numbers
-were trained, on {{ training.rows | n }} rows ({{ training.source }}). They are of no use without that model, and its licence holds for
-them too.
+Low-rank adapters for {% if base %}[{{ base }}](https://huggingface.co/{{ base }}){% else %}a model that no Hub has{% endif %}:
+{{ r.model.trainable | n }} of {{ r.model.parameters | n }} numbers were trained, on {{ training.rows | n }} rows
+({% if own_rows %}the course's own, {% endif %}{{ training.source }}), beside the weights of {{ r.model.id }}.
+They are of no use without those. The model and the data have licences of their own: read them before you pass these adapters on.
 
 {{ purpose }}
 
@@ -80,21 +83,27 @@ fine-tuning course.
 SETTINGS = ("epochs", "batch_size", "accumulate", "learning_rate", "rank", "alpha", "lora_dropout", "four_bit", "max_length")
 
 
-def model_card(results: dict[str, Any], *, title: str, base: str, datasets: list[str], tested: str, purpose: str, usage: str) -> str:
-    """A model card in the Hub's form for the adapters of one run; every number comes from `results`.
+def model_card(results: dict[str, Any], *, title: str, dataset: str, language: str, tested: str, purpose: str, usage: str) -> str:
+    """A model card in the Hub's form for the adapters of one run.
+
+    Every number, the base model and where the rows came from are taken from `results`: a model with random weights or from
+    a folder is on no Hub, and rows that come with the course are not the data set's.
 
     Args:
-        base: the Hub id of the model that the adapters belong to.
-        datasets: Hub ids.
+        dataset: the Hub id of the data set; left out of the card where the training rows were the course's own.
+        language: of the data, as a code ("en").
         tested: the split of the results that was scored.
         purpose: what it is for and what to expect of it, in a few sentences.
         usage: Python code that loads and asks it.
     """
     training = next(part for name, part in results["data"].items() if name.startswith("train"))
     scored = results["data"][tested]
+    config = results["config"]
+    base = causal.causal_spec(config["model"]).hub_id if config["weights"] == "pretrained" else ""
     page = report.environment(Path()).from_string(CARD)
     return page.render(
-        r=results, title=title, base=base, datasets=datasets, purpose=purpose, usage=usage, settings=SETTINGS, training=training,
+        r=results, title=title, base=base, dataset=dataset, own_rows=training["source"].startswith("bundled"), language=language,
+        purpose=purpose, usage=usage, settings=SETTINGS, training=training,
         tested=f"{scored['rows']:,} rows of the {tested} split ({scored['source']})", shown_metric=report.shown_metric,
         shown_value=report.shown_value,
     ).strip() + "\n"
@@ -103,8 +112,8 @@ def model_card(results: dict[str, Any], *, title: str, base: str, datasets: list
 def push(folder: Path, repository: str, private: bool = True) -> str:
     """Upload a saved model with its card; returns its address. The repository is made, private unless told otherwise.
 
-    Raises CourseError for a name that is none, a folder without a card, and where the Hub refuses: nobody is logged in,
-    or the token may not write there.
+    Of several processes only the main one uploads. Raises CourseError for a name that is none, a folder without a card, and
+    where the Hub refuses: nobody is logged in, or the token may not write there.
     """
     import httpx
     from huggingface_hub import HfApi
@@ -114,12 +123,16 @@ def push(folder: Path, repository: str, private: bool = True) -> str:
     if not (folder / "README.md").is_file():
         raise CourseError(f"{folder.name} has no model card: write README.md there first (hub.model_card)")
     api = HfApi()
-    try:
+
+    def upload() -> str:
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_folder(folder_path=folder, repo_id=repository, allow_patterns=KEPT, commit_message="Upload adapters and model card")
+        return str(address)
+
+    try:
+        return runtime.agreed(upload)
     except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
         raise CourseError(
             f"the Hub did not take {repository} ({first_line(error)}): log in with a token that may write (`hf auth login` in a "
             "terminal; on Colab the secret HF_TOKEN), or leave push_to_hub empty"
         ) from None
-    return str(address)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import runtime
-from shared.causal import count_parameters
+from shared.causal import PACKAGED, count_parameters
 from shared.runtime import CourseError
 
 if TYPE_CHECKING:
@@ -66,18 +66,23 @@ def four_bit(dtype: torch.dtype | None = None) -> BitsAndBytesConfig:
     )
 
 
-def check_finite(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> float:
-    """The largest absolute logit of one batch; CourseError where one is not finite.
+def check_finite(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor], dtype: torch.dtype | None = None, cure: str = "set another model"
+) -> float:
+    """The largest absolute logit of one batch, in the arithmetic of the training; CourseError where one is not finite.
 
     Phi-2's attention overflows in fp16 where it is computed without care (transformers issue 28163), and what follows is
     a training of nothing but nan.
+
+    Args:
+        dtype: of the training's autocast; None: `compute_dtype()`.
+        cure: what the message advises, in keys that the lesson has.
     """
-    largest = logits(model, batch).abs().max().item()
+    dtype = dtype or compute_dtype()
+    with torch.autocast(model.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        largest = logits(model, batch).abs().max().item()
     if not largest < float("inf"):  # nan is smaller than nothing
-        raise CourseError(
-            f"the logits of the first batch are not finite ({largest}) in {model.dtype}: compute in float32 "
-            "(in phi2-xsum: --set compute=fp32), or take another model"
-        )
+        raise CourseError(f"the logits are not finite ({largest}) in {str(dtype).removeprefix('torch.')}: {cure}")
     return largest
 
 
@@ -187,14 +192,19 @@ def trainable_report(model: PeftModel) -> dict[str, Any]:
 # ---------------------------------------------------------------- save, load, merge
 
 
-def save_adapter(model: PeftModel, folder: Path, card: dict[str, Any]) -> float:
-    """Write the adapters alone, and which model they belong to (`card`, from its loader); returns their size in 10^6 bytes."""
-    model.peft_config["default"].base_model_name_or_path = card["id"]  # peft would write the folder that it was loaded from
+def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> float:
+    """Write the adapters alone, a note of their model (`card`, from its loader) and the tokenizer.
+
+    Returns the size of the adapters in 10^6 bytes. Of several processes only the main one writes.
+    """
+    # peft would write the folder that the model was loaded from; with the Hub's id AutoPeftModel finds the base model anywhere
+    model.peft_config["default"].base_model_name_or_path = card["id"].removesuffix(PACKAGED)
     base = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
 
     def write() -> None:
         model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's own
         (folder / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8")
+        tokenizer.save_pretrained(folder)
 
     runtime.by_main_process(write)
     return (folder / "adapter_model.safetensors").stat().st_size / 1e6

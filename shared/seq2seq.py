@@ -97,12 +97,9 @@ def load_seq2seq(
     elif weights == "pretrained":
         model, tokenizer, card = _pretrained(spec, name)
     else:
-        if not spec.sizes:
-            raise CourseError(f"'{name}' has no random twin: choose weights=pretrained, or a model of {', '.join(SEQ2SEQ)}")
-        model, tokenizer = _random(spec, tokenizer_texts, vocabulary, max_length)
+        model, tokenizer = _random(spec, name, tokenizer_texts, vocabulary, max_length)
         card = {"id": f"{name if name == 't5-scratch' else 'tiny ' + spec.model_type} (random weights)", "revision": f"seed-{seed}"}
-    set_dropout(model, dropout)
-    return model.eval(), tokenizer, card | models.count_parameters(model)
+    return set_dropout(model, dropout).eval(), tokenizer, card | models.count_parameters(model)
 
 
 def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -148,16 +145,15 @@ def set_languages(tokenizer: PreTrainedTokenizerBase, source: str, target: str) 
     return {"forced_bos_token_id": tokenizer.convert_tokens_to_ids(target)}
 
 
-def set_dropout(model: PreTrainedModel, dropout: float | None) -> None:
-    """Give every dropout layer, and the attention of architectures that keep it as a number, the same probability."""
-    if dropout is None:
-        return
-    for module in model.modules():
+def set_dropout(model: PreTrainedModel, dropout: float | None) -> PreTrainedModel:
+    """Give every dropout layer, and the attention of architectures that keep it as a number, the same probability; returns the model."""
+    for module in model.modules() if dropout is not None else ():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
         for name in ("dropout", "attention_dropout", "activation_dropout", "dropout_rate"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, dropout)
+    return model
 
 
 # ---------------------------------------------------------------- pre-trained
@@ -180,8 +176,10 @@ def _pretrained(spec: Seq2SeqSpec, name: str) -> tuple[PreTrainedModel, PreTrain
 
 
 def _random(
-    spec: Seq2SeqSpec, texts: Iterable[str], vocabulary: int, max_length: int
+    spec: Seq2SeqSpec, name: str, texts: Iterable[str], vocabulary: int, max_length: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not spec.sizes:
+        raise CourseError(f"'{name}' has no random twin: choose weights=pretrained, or a model of {', '.join(SEQ2SEQ)}")
     tokenizer = tokenizer_for(texts, vocabulary, spec.special)
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "unk_token_id": tokenizer.unk_token_id}
     settings = spec.sizes | {"vocab_size": len(tokenizer), "decoder_start_token_id": tokenizer.pad_token_id}

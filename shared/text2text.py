@@ -7,6 +7,7 @@ writing, so no tokenizer's `padding_side` is read or changed.
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
+from tqdm.auto import tqdm
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
@@ -38,6 +40,20 @@ def _tokenise(tokenizer: PreTrainedTokenizerBase, max_length: int | None = None,
         raise CourseError(f"{type(tokenizer).__name__} cannot tell what it cut: load a fast tokenizer (AutoTokenizer does)")
     texts = {side: [encodable(text) for text in given] if isinstance(given, list) else given for side, given in texts.items()}
     return tokenizer(**texts, truncation=max_length is not None, max_length=max_length, verbose=False)
+
+
+def _own_tokens(tokenizer: PreTrainedTokenizerBase, kind: str, texts: Sequence[str]) -> list[list[int]]:
+    """Each text's own token ids, without those that the tokenizer puts around it; CourseError for a text that has none."""
+    found = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if len(texts) else []
+    for text, ids in zip(texts, found, strict=True):
+        if not ids:
+            raise CourseError(f"the {kind} {text!r} has no token in this tokenizer: give it a text that the model can say")
+    return found
+
+
+def _require_decoder(model: PreTrainedModel, function: str, cure: str) -> None:
+    if model.config.is_encoder_decoder:
+        raise CourseError(f"{function} reads a decoder; this model is an encoder-decoder: {cure}")
 
 
 def _say_cut(counts: dict[str, int], rows: int, limits: dict[str, int]) -> None:
@@ -102,8 +118,7 @@ def encode_completions(
         raise CourseError("there is nothing to encode: give at least one prompt with its completion")
     if tokenizer.eos_token_id is None:
         raise CourseError("the tokenizer has no EOS token, so the model could not learn to stop: set tokenizer.eos_token")
-    endings = tokenizer(list(completions), add_special_tokens=False)["input_ids"]
-    endings = [[*ids, tokenizer.eos_token_id] for ids in endings]
+    endings = [[*ids, tokenizer.eos_token_id] for ids in _own_tokens(tokenizer, "completion", completions)]
     begun, cut = _prompt_ids(prompts, tokenizer, [max_length - len(ids) for ids in endings])
     counts = {"cut_documents": cut}
     _say_cut(counts, len(prompts), {"documents": max_length})
@@ -251,10 +266,9 @@ def generate(
     texts, stopped = [""] * len(rows), np.zeros(len(rows), bool)
     with _evaluating(model):
         for batch in _batches(rows, batch_size):
-            ids, mask = _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left")
-            output = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), max_new_tokens=max_new_tokens, **arguments
-            )
+            padded = _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left")
+            ids, mask = (part.to(model.device) for part in padded)
+            output = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, **arguments)
             new = output[:, 1 if seq2seq else ids.shape[1] :].cpu().numpy()  # a decoder of its own begins with a start token
             stopped[batch] = np.isin(new, stops).any(1)
             for row, text in zip(batch, decode(new, tokenizer), strict=True):
@@ -293,12 +307,12 @@ def generate_scored(
         rival: for example " unanswerable"; as in `encode_completions` it is tokenised apart from the prompt.
         arguments: more for `model.generate`. The likelihoods are the model's own, before any token that they forbid.
 
-    A prompt is read once, for the reply and for the rival. A reply ends with its first line. Otherwise as `generate`.
+    A prompt is read once, for the reply and for the rival. A reply ends with its first line. Otherwise as `generate`;
+    raises CourseError also for a rival without a token.
     """
-    if model.config.is_encoder_decoder:
-        raise CourseError("generate_scored reads a decoder; this model is an encoder-decoder: use generate")
+    _require_decoder(model, "generate_scored", "use generate")
     rows = _source_ids(model, tokenizer, prompts, None)
-    ending = [*tokenizer(rival, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    ending = [*_own_tokens(tokenizer, "rival", [rival])[0], tokenizer.eos_token_id]
     _check_window(model, rows, max(max_new_tokens, len(ending)))
     stops, pad = _stop_tokens(model, tokenizer), _padding_token(tokenizer)
     fixed = {"do_sample": False, "num_beams": 1, "use_cache": True, "return_dict_in_generate": True, "output_logits": True}
@@ -308,14 +322,19 @@ def generate_scored(
             ids, mask = (part.to(model.device) for part in _pad([rows[row] for row in batch], pad, "left"))
             limits = {"max_new_tokens": max_new_tokens, "eos_token_id": stops, "pad_token_id": pad}
             output = model.generate(input_ids=ids, attention_mask=mask, **limits, **fixed, **arguments)
-            new = output.sequences[:, ids.shape[1] :]
-            said = torch.stack([_picked(step, new[:, k]) for k, step in enumerate(output.logits)], 1).double().cpu()
+            new, said = _spoken(output, ids.shape[1])
             found.rival[batch] = _continued(model, output.past_key_values, ids, mask, ending).double().cpu()
             for row, tokens, scores in zip(batch, new.tolist(), said, strict=True):
                 count, found.stopped[row] = _first_line(tokens, tokenizer, stops)
                 found.texts[row] = decode([tokens[:count]], tokenizer)[0].split("\n")[0].strip()
                 found.log_likelihood[row] = scores[:count].sum()
     return found
+
+
+def _spoken(output: Any, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What was generated after the first `start` tokens, and log P of each token of it, both [rows, new tokens]."""
+    new = output.sequences[:, start:]
+    return new, torch.stack([_picked(step, new[:, k]) for k, step in enumerate(output.logits)], 1).double().cpu()
 
 
 def _picked(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -385,10 +404,7 @@ def _source_ids(
     if texts and len(texts) < len(sources):
         raise CourseError("texts and token ids are mixed: generate from them in two calls")
     if not texts:
-        for row, source in enumerate(sources):
-            if not len(source):
-                raise CourseError(f"source {row} is empty: drop the row, or give it a text")
-        return [list(source) for source in sources]
+        return _no_empty("source", [list(source) for source in sources])
     _require("source", texts)
     if model.config.is_encoder_decoder:
         encoded = _tokenise(tokenizer, max_source, text=texts)
@@ -397,7 +413,15 @@ def _source_ids(
         return encoded["input_ids"]
     if max_source is not None:
         raise CourseError("max_source would cut the end of a decoder's prompt: cut its document by encode_prompts instead")
-    return [ids for ids, _ in _open_ended(tokenizer, texts)]
+    return _no_empty("source", [ids for ids, _ in _open_ended(tokenizer, texts)])
+
+
+def _no_empty(kind: str, rows: list[list[int]]) -> list[list[int]]:
+    """The rows; CourseError for one without a token: a text may be made of characters that its tokenizer drops."""
+    for row, ids in enumerate(rows):
+        if not ids:
+            raise CourseError(f"{kind} {row} is empty, for it has no token: drop the row, or give it a text that the tokenizer knows")
+    return rows
 
 
 def _check_window(model: PreTrainedModel, rows: list[list[int]], new_tokens: int) -> None:
@@ -425,9 +449,23 @@ def _stop_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
 def _batches(rows: Sequence[Sequence[int]], size: int) -> Iterator[np.ndarray]:
     """Row numbers, the longest rows first: what is too big fails at once, and like lengths share a batch."""
     order = np.argsort([-len(row) for row in rows], kind="stable")
-    for start in range(0, len(rows), size):
-        yield order[start : start + size]
-        progress(step=min(start + size, len(rows)), of=len(rows))
+    with tqdm(total=len(rows), unit="row", leave=False, delay=1, disable=_bar_disabled()) as bar:
+        for start in range(0, len(rows), size):
+            chosen = order[start : start + size]
+            yield chosen
+            bar.update(len(chosen))
+            progress(step=start + len(chosen), of=len(rows))
+
+
+def _bar_disabled() -> bool | None:
+    """tqdm's `disable`: a bar in a notebook that somebody sits at, and (None) where the error stream is a terminal.
+
+    Whatever executes a notebook unattended (nbclient, nbval) tells the kernel that nobody can type; its outputs, which
+    may be published, get no bar.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    kernel = getattr(shell, "kernel", None)
+    return None if kernel is None else not getattr(kernel, "_allow_stdin", False)
 
 
 @contextlib.contextmanager
@@ -465,10 +503,9 @@ def label_log_likelihoods(
             harness leaves them out by default.
 
     Labels of one token share a single pass per prompt, and only the last positions' logits are computed. Raises
-    CourseError for an empty prompt or label, a prompt too long for the model, and for an encoder-decoder.
+    CourseError for no label, a prompt or label without a token, a prompt too long for the model, and an encoder-decoder.
     """
-    if model.config.is_encoder_decoder:
-        raise CourseError("label_log_likelihoods reads a decoder; this model is an encoder-decoder: let it generate the label")
+    _require_decoder(model, "label_log_likelihoods", "let it generate the label")
     contexts, endings = _encode_labels(tokenizer, prompts, labels, add_special_tokens)
     inputs: dict[tuple[int, ...], list[int]] = {}  # what the model reads -> the pairs that it is read for
     for pair, (context, ending) in enumerate(zip(contexts, endings, strict=True)):
@@ -491,11 +528,14 @@ def _encode_labels(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], labels: Sequence[str], add_special_tokens: bool
 ) -> tuple[list[list[int]], list[list[int]]]:
     """Token ids of the prompt and of the label of each pair, [prompts x labels]."""
+    if not len(labels):
+        raise CourseError("there is no label to choose from: give at least one, such as ' positive'")
     _require("prompt", prompts)
     _require("label", labels)
+    _own_tokens(tokenizer, "label", labels)
     bare = [prompt.rstrip() for prompt in prompts]
     wholes = [prompt + label for prompt in prompts for label in labels]
-    contexts = [ids for ids, _ in _open_ended(tokenizer, bare, add_special_tokens)]
+    contexts = _no_empty("prompt", [ids for ids, _ in _open_ended(tokenizer, bare, add_special_tokens)])
     contexts = [ids for ids in contexts for _ in labels]
     joined = _open_ended(tokenizer, wholes, add_special_tokens)
     endings = [ids[len(context) :] for (ids, _), context in zip(joined, contexts, strict=True)]

@@ -338,16 +338,21 @@ class Stopwatch(TrainerCallback):
 
 
 class StopAfter(TrainerCallback):
-    """Ends a training after so many seconds, for comparing models at equal time; evaluations count as time."""
+    """Ends a training before so many seconds are over, for comparing models at equal time; evaluations count as time.
+
+    The step that would pass the limit, if it took as long as the mean of those before it, is not begun: else the model with
+    the slower step would get more time. The first step is always made. `spent` holds the seconds that were.
+    """
 
     def __init__(self, seconds: float):
-        self.seconds = seconds
+        self.seconds, self.spent = seconds, 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.deadline = time.perf_counter() + self.seconds
+        self.started = time.perf_counter()
 
     def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop |= time.perf_counter() >= self.deadline
+        self.spent = time.perf_counter() - self.started
+        control.should_training_stop |= self.spent * (1 + 1 / state.global_step) > self.seconds
 
 
 def callbacks(patience: int) -> list[TrainerCallback]:

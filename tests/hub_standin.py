@@ -7,6 +7,7 @@ The libraries' own client talks to it (HF_ENDPOINT), so ids, configurations, rev
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import threading
 import time
@@ -15,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import torch
 from datasets import Dataset, Translation
-from transformers import AutoConfig, AutoModelForMaskedLM
+from transformers import AutoConfig, AutoModelForMaskedLM, MarianConfig, MarianMTModel
 
 from shared import causal, data, models, seq2seq
 
@@ -209,10 +211,41 @@ def add_models(root: Path) -> None:
         models.save(model, tokenizer, root / "models" / causal.CAUSAL[name].hub_id)
 
 
+def add_reference(root: Path) -> None:
+    """A tiny Marian under the id of the translation lesson's reference: two SentencePiece models, one vocabulary, old-style weights."""
+    import sentencepiece
+
+    place, pairs = root / "models" / "Helsinki-NLP" / "opus-mt-en-id", data.bundled_split("en_id", "train")
+    place.mkdir(parents=True)
+    known = {"</s>": 0, "<unk>": 1}
+    for side, name in (("en", "source"), ("id", "target")):
+        with (place / f"{name}.spm").open("wb") as file:
+            sentencepiece.SentencePieceTrainer.train(
+                sentence_iterator=iter(pairs[side]), model_writer=file, vocab_size=300, hard_vocab_limit=False, minloglevel=2
+            )
+        pieces = sentencepiece.SentencePieceProcessor(model_file=str(place / f"{name}.spm"))
+        for piece in range(pieces.get_piece_size()):
+            known.setdefault(pieces.id_to_piece(piece), len(known))
+    known["<pad>"] = len(known)
+    (place / "vocab.json").write_text(json.dumps(known), encoding="utf8")
+    languages = {"source_lang": "en", "target_lang": "id"}
+    (place / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "MarianTokenizer"} | languages), encoding="utf8")
+    torch.manual_seed(0)
+    sizes = {"layers": 2, "ffn_dim": 64, "attention_heads": 2}
+    layers = {f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in sizes.items()}
+    ends = {"eos_token_id": 0, "forced_eos_token_id": 0, "pad_token_id": known["<pad>"], "decoder_start_token_id": known["<pad>"]}
+    model = MarianMTModel(MarianConfig(vocab_size=len(known), d_model=32, max_position_embeddings=512, **layers, **ends))
+    model.config.save_pretrained(place)
+    model.generation_config.save_pretrained(place)
+    torch.save(model.state_dict(), place / "pytorch_model.bin")
+
+
 def build(root: Path) -> Hub:
     """Everything that the lessons' `full` profile downloads."""
     for name in FILES:
         add_data(root, name)
     add_models(root)
+    if importlib.util.find_spec("sentencepiece"):  # the lesson says what it lacks and goes on without
+        add_reference(root)
     assert AutoConfig.from_pretrained(root / "models" / "microsoft" / "phi-2").model_type == "phi"
     return Hub(root)

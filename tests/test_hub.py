@@ -9,12 +9,13 @@ from huggingface_hub import errors
 from shared import hub, report
 from shared.runtime import ROOT, CourseError
 
-RESULTS = json.loads(sorted(ROOT.glob("task-*/*/results/small.json"))[0].read_text(encoding="utf8"))
+RESULTS = json.loads((ROOT / "task-3/llm-squad-v2/results/small.json").read_text(encoding="utf8"))
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def card(results=RESULTS):
-    about = {"title": "A title", "base": "ada/base", "datasets": ["ada/rows"], "purpose": "It sorts.", "usage": "print(1)\n"}
-    return hub.model_card(results, tested=next(iter(RESULTS["data"])), **about)
+    about = {"title": "A title", "dataset": "ada/rows", "language": "en", "purpose": "It sorts.", "usage": "print(1)\n"}
+    return hub.model_card(results, tested="validation", **about)
 
 
 @pytest.mark.parametrize("name", ["ada/adapters", "a.b-c/d_e"])
@@ -30,15 +31,35 @@ def test_what_is_no_repository_is_refused(name):
 
 def test_the_card_has_front_matter_and_every_number_of_the_results():
     page = card()
-    assert page.startswith("---\nbase_model: ada/base\nlibrary_name: peft\n")
+    assert page.startswith(f"---\nbase_model: {BASE}\nlibrary_name: peft\n")
     front = page.split("---")[1]
-    assert "datasets:\n- ada/rows\n" in front and "license" not in front  # the base model's holds
+    assert "language: en\ndatasets:\n- ada/rows\n" in front and "license" not in front  # base model and data have their own
+    assert f"[{BASE}](https://huggingface.co/{BASE})" in page and f"beside the weights of {RESULTS['model']['id']}." in page
     for name, value in RESULTS["metrics"].items():
         assert f"| {name} | {report.shown_metric(name, value)} |" in page
     for name in RESULTS["baselines"]:
         assert f"| {name} |" in page
     assert f"{RESULTS['model']['trainable']:,} of {RESULTS['model']['parameters']:,} numbers" in page
     assert "```python\nprint(1)\n```" in page and "It sorts." in page
+
+
+def test_the_card_names_another_hub_model():
+    page = card(RESULTS | {"config": RESULTS["config"] | {"model": "microsoft/phi-2"}})
+    assert page.startswith("---\nbase_model: microsoft/phi-2\n") and BASE not in page.replace(RESULTS["model"]["id"], "")
+
+
+@pytest.mark.parametrize("weights", ["random", "outputs/mine/model/merged"])
+def test_a_base_model_that_is_on_no_hub_is_not_named_as_one(weights):
+    page = card(RESULTS | {"config": RESULTS["config"] | {"weights": weights}, "model": RESULTS["model"] | {"id": "tiny llama"}})
+    assert "base_model" not in page and "huggingface.co" not in page
+    assert "adapters for a model that no Hub has:" in page and "beside the weights of tiny llama." in page
+
+
+def test_rows_of_the_course_are_not_called_the_data_sets():
+    split = next(name for name in RESULTS["data"] if name.startswith("train"))
+    page = card(RESULTS | {"data": RESULTS["data"] | {split: RESULTS["data"][split] | {"source": "bundled"}}})
+    assert "ada/rows" not in page and "datasets" not in page
+    assert f"on {RESULTS['data'][split]['rows']} rows\n(the course's own, bundled)" in page
 
 
 def test_the_card_follows_the_results():
@@ -76,6 +97,12 @@ def test_a_folder_with_a_card_is_uploaded_in_private(api, tmp_path):
     assert name == "ada/adapters" and created == {"private": True, "exist_ok": True}
     assert uploaded["repo_id"] == name and uploaded["folder_path"] == tmp_path and "*.safetensors" in uploaded["allow_patterns"]
     assert "token" not in created | uploaded
+
+
+def test_one_of_several_processes_uploads(api, tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("card")
+    monkeypatch.setattr(hub.runtime, "agreed", lambda choose: "what the main process got")
+    assert hub.push(tmp_path, "ada/adapters") == "what the main process got" and api.calls == []
 
 
 def test_nothing_is_sent_without_a_card_or_to_no_repository(api, tmp_path):

@@ -1,5 +1,6 @@
 """The real client against a stand-in Hub: every lesson's `full` cells, and what happens where the Hub fails."""
 
+import importlib.util
 import json
 import os
 import re
@@ -61,6 +62,8 @@ def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
     assert {part["source"].split(":")[0] for part in results["data"].values()} == {"hub"}
     assert results["model"]["revision"] == hub_standin.SHA
     assert any(f"/{results['model']['id']}/" in asked for asked in hub.asked)
+    if (reference := results["config"].get("reference_model")) and importlib.util.find_spec("sentencepiece"):
+        assert reference in {row["system"] for row in results["tables"]["systems"]}
 
 
 SCRIPT = """
@@ -74,6 +77,13 @@ try:
 except CourseError as error:
     print("ERROR", error)
 print("SECONDS", time.perf_counter() - started)
+"""
+REFERENCE = """
+from shared import seq2seq, text2text
+model, tokenizer, _ = seq2seq.load_seq2seq("Helsinki-NLP/opus-mt-en-id", "pretrained")
+ids = tokenizer(["Where is the water?", "The old bridge over the river is closed."])["input_ids"]
+print(tokenizer.decode(ids[0], skip_special_tokens=True))
+print(len(text2text.generate(model, tokenizer, ids, max_new_tokens=5, num_beams=2).texts), "translations")
 """
 ROWS, MODEL = 'data.load_split("ag_news", "train")', 'causal.load_causal("phi-2", "pretrained")'
 
@@ -90,6 +100,15 @@ def ask(hub, home, what: str, trouble: dict | None = None, **more: str) -> str:
 def test_rows_and_models_come_through_the_real_client(hub, tmp_path):
     assert "GOT 120" in ask(hub, tmp_path, ROWS)
     assert "GOT 120" in ask(hub, tmp_path, ROWS, {"/": 500})  # the second time from the cache
+
+
+def test_the_reference_of_the_translation_lesson_comes_from_the_hub_and_translates(hub, tmp_path):
+    pytest.importorskip("sentencepiece")
+    with hub.serving() as address:
+        done = subprocess.run([sys.executable, "-c", REFERENCE], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                              env=online(address, tmp_path))  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2_000:]
+    assert "Where is the water?" in done.stdout and "2 translations" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,18 @@
 """What models are trained to say, generation and label log-likelihoods, on tiny random models against loops without padding."""
 
 import functools
+import io
 import json
+from types import SimpleNamespace
 
+import IPython
+import nbformat
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+import tqdm
+from nbclient import NotebookClient
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
@@ -23,7 +29,8 @@ from transformers import (
     T5Config,
 )
 
-from shared.runtime import CourseError
+from shared import text2text
+from shared.runtime import ROOT, CourseError
 from shared.text2text import (
     IGNORED,
     CompletionCollator,
@@ -97,6 +104,16 @@ def tiny(kind):
         window = {"sliding_window": 8, "num_key_value_heads": 4} if kind == "mistral" else {}  # shorter than the prompts
         config = {"llama": LlamaConfig, "phi": PhiConfig, "mistral": MistralConfig}[kind](**SIZES, **ids, **WIDE, **window)
     return AutoModelForCausalLM.from_config(config).eval(), tokenizer
+
+
+DROPPED = "\N{SNOWMAN}"
+
+
+def deaf(tokenizer):
+    """The same tokenizer without special tokens of its own, and one that drops a character."""
+    core = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    core.normalizer, core.post_processor = normalizers.Replace(DROPPED, ""), processors.ByteLevel(trim_offsets=True)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", pad_token="<pad>")
 
 
 DECODERS, ENCODER_DECODERS = ("llama", "phi", "gpt2"), ("t5", "bert2bert")
@@ -331,6 +348,48 @@ def test_generation_takes_nothing_texts_and_token_ids():
     assert not any(BEFORE.strip() in text for text in found.texts)  # the prompt is not decoded
 
 
+@pytest.mark.parametrize(
+    ("shell", "disabled"),
+    [
+        (None, None),  # a terminal or a log decides for itself
+        (SimpleNamespace(), None),  # IPython in a terminal
+        (SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=True)), False),
+        (SimpleNamespace(kernel=SimpleNamespace(_allow_stdin=False)), True),
+    ],
+)
+def test_a_bar_is_for_somebody_who_watches(shell, disabled, monkeypatch):
+    bars, screen = [], io.StringIO()
+
+    def shown_at_once(**how):
+        bars.append(tqdm.tqdm(**(how | {"file": screen, "delay": 0, "mininterval": 0})))
+        return bars[-1]
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    monkeypatch.setattr(text2text, "tqdm", shown_at_once)
+    generate(*tiny("t5"), TEXTS, max_new_tokens=2, batch_size=3)
+    assert text2text._bar_disabled() is disabled and len(bars) == 1
+    seen = screen.getvalue()
+    if disabled is False:
+        assert all(f" {done}/7 " in seen for done in (0, 3, 6))
+        assert not seen.split("\r")[-1].strip()  # and it is wiped in the end
+    else:
+        assert seen == ""
+
+
+def test_generation_leaves_no_trace_on_the_screen(capsys):
+    generate(*tiny("t5"), TEXTS, max_new_tokens=2, batch_size=1)
+    label_log_likelihoods(*tiny("llama"), TEXTS, [" late"], batch_size=1)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_an_unattended_kernel_shows_no_bar():
+    quiet = "import warnings\nwarnings.simplefilter('ignore')\n"  # as runtime.setup is about tqdm's wish for widgets
+    cell = nbformat.v4.new_code_cell(quiet + "from shared import text2text\nprint(text2text._bar_disabled())")
+    NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=120, resources={"metadata": {"path": str(ROOT)}}).execute()
+    assert [output["text"] for output in cell.outputs] == ["True\n"]
+
+
 def test_a_long_source_of_an_encoder_decoder_is_cut_and_said(capsys):
     model, tokenizer = tiny("t5")
     found = generate(model, tokenizer, TEXTS, max_new_tokens=4, max_source=9)
@@ -346,6 +405,8 @@ def test_generation_says_what_is_wrong():
         generate(model, tokenizer, ["a", " "], max_new_tokens=2)
     with pytest.raises(CourseError, match=r"source 0 is empty"):
         generate(model, tokenizer, [[]], max_new_tokens=2)
+    with pytest.raises(CourseError, match=r"source 1 is empty, for it has no token: drop the row"):
+        generate(model, deaf(tokenizer), ["a", DROPPED], max_new_tokens=2)
     with pytest.raises(CourseError, match=r"mixed: generate from them in two calls"):
         generate(model, tokenizer, ["a", [3]], max_new_tokens=2)
     with pytest.raises(CourseError, match=r"cut its document by encode_prompts"):
@@ -461,6 +522,12 @@ def test_log_likelihoods_say_what_is_wrong():
         label_log_likelihoods(model, tokenizer, ["a", "  "], [" b"])
     with pytest.raises(CourseError, match=r"label 0 is empty"):
         label_log_likelihoods(model, tokenizer, ["a"], [""])
+    with pytest.raises(CourseError, match=r"^there is no label to choose from: give at least one, such as ' positive'$"):
+        label_log_likelihoods(model, tokenizer, ["a"], [])
+    with pytest.raises(CourseError, match=rf"^the label '{DROPPED}' has no token in this tokenizer: give it a text"):
+        label_log_likelihoods(model, deaf(tokenizer), ["a"], [" b", DROPPED])
+    with pytest.raises(CourseError, match=r"^prompt 1 is empty, for it has no token: .* a text that the tokenizer knows$"):
+        label_log_likelihoods(model, deaf(tokenizer), ["a", DROPPED], [" b"])
     with pytest.raises(CourseError, match=r"and the model has 128"):
         label_log_likelihoods(model, tokenizer, ["a", "long " * 200], [" b"])
     with pytest.raises(CourseError, match=r"is an encoder-decoder: let it generate the label"):
@@ -526,6 +593,10 @@ def test_scored_generation_takes_nothing_and_refuses_what_it_cannot_read():
     model, tokenizer = tiny("llama")
     nothing = generate_scored(model, tokenizer, [], " goats", max_new_tokens=3)
     assert nothing.texts == [] and nothing.rival.shape[0] == 0
+    with pytest.raises(CourseError, match=r"^source 1 is empty, for it has no token: drop the row"):
+        generate_scored(model, tokenizer, [[5], []], " goats", max_new_tokens=3)
+    with pytest.raises(CourseError, match=r"^the rival '' has no token in this tokenizer: give it a text that the model can say$"):
+        generate_scored(model, tokenizer, [[5]], "", max_new_tokens=3)
     with pytest.raises(CourseError, match=r"is an encoder-decoder: use generate"):
         generate_scored(*tiny("t5"), [[5]], " goats", max_new_tokens=3)
     with pytest.raises(CourseError, match=r"and the model has 128"):

@@ -432,18 +432,17 @@ def test_meteor_is_nltks_without_its_last_stage():
 def test_bleu_and_chrf_are_sacrebleus():
     import sacrebleu
 
-    for seed in range(3):
-        predictions, references = text_pairs(100, seed)
-        found = bleu(predictions, references), chrf(predictions, references), chrf(predictions, references, word_order=2)
-        expected = (
-            sacrebleu.corpus_bleu(predictions, [references]),
-            sacrebleu.corpus_chrf(predictions, [references]),
-            sacrebleu.corpus_chrf(predictions, [references], word_order=2),
-        )
-        for own, library in zip(found, expected, strict=True):
-            (metric,) = own.metrics.values()
-            assert metric["value"] == pytest.approx(library.score, rel=1e-12)
-            assert metric["low"] < metric["value"] < metric["high"]
+    predictions, references = text_pairs(500, seed=0)
+    found = bleu(predictions, references), chrf(predictions, references), chrf(predictions, references, word_order=2)
+    expected = (
+        sacrebleu.corpus_bleu(predictions, [references]),
+        sacrebleu.corpus_chrf(predictions, [references]),
+        sacrebleu.corpus_chrf(predictions, [references], word_order=2),
+    )
+    for own, library in zip(found, expected, strict=True):
+        (metric,) = own.metrics.values()
+        assert metric["value"] == pytest.approx(library.score, rel=1e-12)
+        assert metric["low"] < metric["value"] < metric["high"]
     assert found[0].signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
     assert "nc:6|nw:0" in found[1].signature and "nc:6|nw:2" in found[2].signature
     lower = bleu(["The Cat sat there now"], ["the cat sat there now"], lowercase=True)

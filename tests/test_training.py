@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from shared import data, metrics, models, qa, report, runtime, training, warm
 from shared.runtime import ROOT, CourseError, RunFolder
@@ -168,14 +168,24 @@ def test_early_stopping_stops(run):
     assert trainer.state.global_step < 30  # 180 without early stopping
 
 
-def test_a_training_ends_when_its_time_is_over(run):
+def test_a_training_ends_before_its_time_is_over(run, monkeypatch):
     unchecked = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    trainer = trainer_for(config(), run, rows=16, extra=[training.StopAfter(0.0)], max_steps=50, **unchecked)
+    none_left, patient, ten = training.StopAfter(0.0), training.StopAfter(600), training.StopAfter(10)
+    trainer = trainer_for(config(), run, rows=16, extra=[none_left], max_steps=50, **unchecked)
     training.fit(trainer, run)
-    assert trainer.state.global_step == 1  # the step that the time ran out in is finished
-    patient = trainer_for(config(), run, rows=16, extra=[training.StopAfter(600)], max_steps=3, **unchecked)
-    training.fit(patient, run)
-    assert patient.state.global_step == 3
+    assert trainer.state.global_step == 1 and none_left.spent > 0
+    trainer = trainer_for(config(), run, rows=16, extra=[patient], max_steps=3, **unchecked)
+    training.fit(trainer, run)
+    assert trainer.state.global_step == 3
+
+    clock = iter([0.0, 4.0, 7.0, 11.0])  # two steps of 3.5 seconds on average: a third would end after ten
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    state, control = TrainerState(), TrainerControl()
+    ten.on_train_begin(None, state, control)
+    for state.global_step in (1, 2):
+        assert not control.should_training_stop
+        ten.on_step_end(None, state, control)
+    assert control.should_training_stop and ten.spent == 7.0
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_cure(run):
