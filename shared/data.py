@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -20,13 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow
 from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from transformers import BatchEncoding
 
 from shared.runtime import ROOT, CourseError, check_max_length, hub_reachable, profile, unknown, withhold_texts
 
 BUNDLED = Path(__file__).resolve().parent / "bundled"
+# What reading a damaged copy raises. Compared exactly: the Hub client's own errors are subclasses of OSError and FileNotFoundError.
+DAMAGED = (pyarrow.ArrowInvalid, json.JSONDecodeError, DatasetGenerationError, OSError, FileNotFoundError)
+# "hub": its first data set, or "bundled": why the Hub was given up. A lesson is a process, and all its rows come from one of the two.
+_first_rows: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -170,7 +178,7 @@ def load_split(name: str, split: str, n: int | None = None, seed: int = 0) -> Da
 
     The source and the rows are recorded with the data set; `record` reads them back for the results.
     Raises CourseError for whatever the reader can mend: unknown name, missing split or column, label out of range,
-    empty or unreadable data, no network in a profile that must not fall back.
+    empty or unreadable data, no network in a profile that must not fall back, or only after the Hub has given other rows.
     """
     if name not in SPECS:
         raise unknown("data set", name, list(SPECS))
@@ -221,7 +229,6 @@ def _from_file(name: str, path: Path) -> Dataset:
 @contextlib.contextmanager
 def _cache_only() -> Iterator[None]:
     """Keep the Hub's clients off the network: `local_files_only` does not reach all of load_dataset's requests."""
-    import datasets
     import huggingface_hub.constants as hub
 
     before = datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE
@@ -232,24 +239,61 @@ def _cache_only() -> Iterator[None]:
         datasets.config.HF_HUB_OFFLINE, hub.HF_HUB_OFFLINE = before
 
 
-def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
-    if not spec.hub_id:
-        raise CourseError(f"the Hub has no {name}: set COURSE_DATA to a folder with {name}/{split}.parquet")
+def _load(spec: DatasetSpec, split: str, online: bool) -> Dataset:
+    """`load_dataset`; a damaged copy in its cache is fetched again, and named where that does not help."""
+    extra, damage = {"revision": spec.revision} if spec.revision else {}, ""
+    for _ in range(1 + online):
+        if damage:
+            print(f"NOTE: the cached copy of {spec.hub_id} is damaged ({damage}); fetching it again.")
+            extra["download_mode"] = "force_redownload"
+        try:
+            return load_dataset(spec.hub_id, spec.config, split=split, **extra)
+        except Exception as error:
+            if type(error) not in DAMAGED or getattr(error, "errno", None) == errno.ENOSPC:
+                raise
+            damage = type(error).__name__
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / spec.hub_id.replace("/", "___")
+    raise CourseError(
+        f"the cached copy of {spec.hub_id} is damaged ({damage}) and {'fetching it again' if online else 'being offline'} does not mend "
+        f"it: delete {folder} and load it again with a connection, or set COURSE_DATA"
+    )
+
+
+def _ask_hub(spec: DatasetSpec, split: str) -> Dataset | str:
+    """The split, or why it is not to be had."""
     online = hub_reachable()
     try:
         with contextlib.nullcontext() if online else _cache_only():
-            extra = {"revision": spec.revision} if spec.revision else {}
-            return load_dataset(spec.hub_id, spec.config, split=split, **extra), f"hub: {spec.hub_id}"
+            return _load(spec, split, online)
+    except CourseError:
+        raise
     except Exception as error:  # the Hub client has many error types; all mean "not to be had"
-        reason = ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:140] if online else "no network"
+        return ": ".join([type(error).__name__, *str(error).splitlines()[:1]])[:140] if online else "no network"
+
+
+def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
+    if not spec.hub_id:
+        raise CourseError(f"the Hub has no {name}: set COURSE_DATA to a folder with {name}/{split}.parquet")
     bundled = BUNDLED / name / f"{split}.jsonl"
-    if profile() == "full" or os.environ.get("COURSE_DATA", "").strip() == "hub" or not bundled.is_file():
+    hub_only = profile() == "full" or os.environ.get("COURSE_DATA", "").strip() == "hub" or not bundled.is_file()
+    given_up = "" if hub_only else _first_rows.get("bundled", "")
+    found = given_up or _ask_hub(spec, split)
+    if isinstance(found, Dataset):
+        _first_rows.setdefault("hub", spec.hub_id)
+        return found, f"hub: {spec.hub_id}"
+    if hub_only:
         raise CourseError(
-            f"cannot load {spec.hub_id} from the Hub ({reason}): check the connection, or set COURSE_DATA to a folder "
+            f"cannot load {spec.hub_id} from the Hub ({found}): check the connection, or set COURSE_DATA to a folder "
             f"with {name}/{split}.parquet"
         )
-    print(f"NOTE: the Hub gave no {spec.hub_id} ({reason}); using the course's bundled {split} rows instead.")
-    return _from_file(name, bundled), f"bundled (fallback, {reason})"
+    if "hub" in _first_rows:
+        raise CourseError(
+            f"the Hub gave {_first_rows['hub']} but no {split} rows of {spec.hub_id} ({found}), and bundled rows are not mixed with the "
+            "Hub's: run this again when the Hub answers, or restart with COURSE_DATA=bundled"
+        )
+    _first_rows["bundled"] = found
+    print(f"NOTE: the Hub gave no {spec.hub_id} ({found}); using the course's bundled {split} rows instead.")
+    return _from_file(name, bundled), f"bundled (fallback, {found})"
 
 
 def by_language(dataset: Dataset) -> Dataset:

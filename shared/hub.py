@@ -100,10 +100,11 @@ def model_card(results: dict[str, Any], *, title: str, dataset: str, language: s
     scored = results["data"][tested]
     config = results["config"]
     base = causal.causal_spec(config["model"]).hub_id if config["weights"] == "pretrained" else ""
+    training, scored = report.inert(training), report.inert(scored)
     page = report.environment(Path()).from_string(CARD)
     return page.render(
-        r=results, title=title, base=base, dataset=dataset, own_rows=training["source"].startswith("bundled"), language=language,
-        purpose=purpose, usage=usage, settings=SETTINGS, training=training,
+        r=report.inert(results), title=title, base=base, dataset=dataset, language=language,
+        own_rows=training["source"].startswith("bundled"), purpose=purpose, usage=usage, settings=SETTINGS, training=training,
         tested=f"{scored['rows']:,} rows of the {tested} split ({scored['source']})", shown_metric=report.shown_metric,
         shown_value=report.shown_value,
     ).strip() + "\n"

@@ -195,7 +195,8 @@ def trainable_report(model: PeftModel) -> dict[str, Any]:
 def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> float:
     """Write the adapters alone, a note of their model (`card`, from its loader) and the tokenizer.
 
-    Returns the size of the adapters in 10^6 bytes. Of several processes only the main one writes.
+    Returns the size of the adapters in 10^6 bytes. Of several processes only the main one writes. CourseError where the
+    disk is full.
     """
     # peft would write the folder that the model was loaded from; with the Hub's id AutoPeftModel finds the base model anywhere
     model.peft_config["default"].base_model_name_or_path = card["id"].removesuffix(PACKAGED)
@@ -203,10 +204,11 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
     def write() -> None:
         model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's own
-        (folder / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8")
+        runtime.write_whole(folder / BASE_FILE, json.dumps(base, indent=1))
         tokenizer.save_pretrained(folder)
 
-    runtime.by_main_process(write)
+    with runtime.writing(folder.name):
+        runtime.by_main_process(write)
     return (folder / "adapter_model.safetensors").stat().st_size / 1e6
 
 

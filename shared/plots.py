@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -22,10 +23,16 @@ def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
 
 
 def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write `<folder>/<name>.png` and return its path."""
+    """Write `<folder>/<name>.png`, whole or not at all, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=100)
-    return folder / f"{name}.png"
+    path = folder / f"{name}.png"
+    temporary = folder / f".{path.name}.{os.getpid()}"
+    try:
+        figure.savefig(temporary, dpi=100, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
 
 
 def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:

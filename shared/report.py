@@ -13,13 +13,16 @@ A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metr
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +63,7 @@ def save_results(
 
     `metrics` is {name: {'value', 'low', 'high'}}; `baselines` {baseline: {metric: value}}; the rest as in the results
     schema. Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100. `precision` is what was
-    trained in, where that is not the device's default (`training.precision_for`).
+    trained in, where that is not the device's default (`training.precision_for`). Raises CourseError where the disk is full.
     """
     timed = _timed(run)
     results = {
@@ -71,8 +74,7 @@ def save_results(
         "model": model,
         "environment": runtime.environment() | ({"precision": precision} if precision else {}),
         "seed": cfg.seed,
-        "seconds": clock.seconds | ({"train": timed[0]["seconds"]} if timed else {}),
-        "peak_memory_mb": clock.peak_memory_mb | ({"train": timed[0]["peak_memory_mb"]} if timed else {}),
+        **_times(clock, timed),
         "history": history,
         "metrics": metrics,
         "baselines": baselines,
@@ -89,10 +91,25 @@ def _timed(run: RunFolder) -> list[dict[str, float]]:
     return [json.loads(record.read_text(encoding="utf8"))] if run.resumed and record.is_file() else []
 
 
+def _times(clock: runtime.Clock, timed: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory of each phase; of a resumed run's training, those on record."""
+    found = {"seconds": dict(clock.seconds), "peak_memory_mb": dict(clock.peak_memory_mb)}
+    for row in timed:
+        for key, phases in found.items():
+            phases["train"] = row[key]
+    return found
+
+
+def _writing(run: RunFolder) -> AbstractContextManager[None]:
+    again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
+    return runtime.writing(run.name, again)
+
+
 def _write(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
-    for name, figure in figures.items():
-        plots.save(figure, run.path / "plots", name)
-    write_json(run.path / "results.json", results)
+    with _writing(run):
+        for name, figure in figures.items():
+            plots.save(figure, run.path / "plots", name)
+        write_json(run.path / "results.json", results)  # last, since a run that has it is complete
     print(f"results.json, {len(figures)} plots and the model are in {runtime.outputs_root().name}/{run.name}")
 
 
@@ -101,7 +118,8 @@ def once(run: RunFolder, name: str, work: Callable[[], Any]) -> Any:
     record = run.logs / f"{name}.json"
     if not runtime.agreed(record.is_file):
         done = work()
-        runtime.by_main_process(lambda: write_json(record, done))
+        with _writing(run):
+            runtime.by_main_process(lambda: write_json(record, done))
     return json.loads(record.read_text(encoding="utf8"))
 
 
@@ -134,10 +152,37 @@ def points_with_interval(metric: dict[str, float]) -> str:
     return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
 
 
+LIVE = re.compile(r"[&<>\[\]`|*~$\\\r\n]|(?<!\w)_|_(?!\w)")
+
+
+def inert(value: Any) -> Any:
+    """`value` with a character reference, in all its strings and keys, for whatever Markdown or HTML acts on.
+
+    Results pass through here on their way into a page, so that no template can forget it: any of their strings may come from
+    data or from the reader's own settings. Ordinary words stay as they are, and a template may compare them.
+    """
+    if isinstance(value, str):
+        return LIVE.sub(lambda match: f"&#{ord(match[0])};", value)
+    if isinstance(value, dict):
+        return {inert(key): inert(part) for key, part in value.items()}
+    return [inert(part) for part in value] if isinstance(value, list) else value
+
+
 def escape(text: str) -> str:
-    """Text from data as inert Markdown: no HTML, no links, no table breaks."""
-    text = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    """Text from data as inert Markdown on one line: no HTML, no links, no table breaks. Takes plain text and `inert` one."""
+    text = " ".join(html.unescape(str(text)).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
+
+
+CODE = str.maketrans({"`": "'", "\r": None, "\n": "⏎"})
+
+
+def code_span(text: str) -> str:
+    """An `inert` text between backticks, where character references mean nothing: as it was, but for backticks and line ends.
+
+    Not for a table, whose cell a bar would end: write the backticks into the template there.
+    """
+    return f"`{html.unescape(str(text)).translate(CODE)}`"
 
 
 def duration(seconds: float) -> str:
@@ -147,7 +192,8 @@ def duration(seconds: float) -> str:
 
 def changed(overrides: dict[str, Any]) -> str:
     """What a run was told with --set, as the end of a sentence; '' for none. `resume` is left out: it names a folder that only one had."""
-    told = [f"`--set {key}={'all' if value is None else value}`" for key, value in overrides.items() if key != "resume"]
+    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key != "resume"]
+    told = [code_span(f"--set {shlex.quote(pair)}") for pair in pairs]
     return f"; this run changed them with {' '.join(told)}" if told else ""
 
 
@@ -156,12 +202,13 @@ def environment(folder: Path) -> jinja2.Environment:
     jinja = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    jinja.globals["beside"] = lambda name: json.loads((folder / name).read_text(encoding="utf8"))
+    jinja.globals["beside"] = lambda name: inert(json.loads((folder / name).read_text(encoding="utf8")))
     jinja.filters |= {
         "pct": percent,
         "ci": with_interval,
         "points": points_with_interval,
         "md": escape,
+        "code": code_span,
         "duration": duration,
         "changed": changed,
         "n": lambda value: f"{value:,}",
@@ -176,7 +223,7 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     """
     page = environment(template.parent).get_template(template.name)
     try:
-        return page.render(r=results, plots=plots, results_file=results_file).strip() + "\n"
+        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n"
     except jinja2.UndefinedError as error:
         place = f"{template.parent.parent.name}/{template.parent.name}"
         raise CourseError(
@@ -185,7 +232,7 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
 
 
 def headline(lesson: Path, results: dict[str, Any]) -> Any:
-    """The names that a lesson's template sets for the README: title, headline, published."""
+    """The names that a lesson's template sets for the README: title, headline, published. Takes `inert` results."""
     return environment(lesson).get_template("report.md.j2").make_module(
         {"r": results, "plots": "", "results_file": ""}
     )
@@ -214,6 +261,7 @@ def _training_time(results: dict[str, Any]) -> str:
 
 def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     """One row of a README table: what was run on what, its headline metric, its best floor, its training time."""
+    results = inert(results)
     page, data = headline(lesson, results), results["data"]
     part = _headline_part(page, results)
     metric, (name, floor) = part["metric"], part["floor"]
@@ -272,7 +320,7 @@ def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
     rows = ["| Lesson | Open in Colab | Notebook | Report |", "|---|---|---|---|"]
     for lesson in lessons:
         notebook = next(lesson.glob("*.ipynb"))
-        title = headline(lesson, lesson_results(lesson)[0]).title
+        title = headline(lesson, inert(lesson_results(lesson)[0])).title
         where = notebook.relative_to(lesson.parent.parent).as_posix()
         badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
         rows.append(
@@ -362,6 +410,7 @@ def families_table(root: Path, base: Path) -> str:
 
 def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[str, Any]:
     """What the comparison says of one lesson, as values; `tested` names its scored splits, `scored` counts their rows."""
+    results = inert(results)
     page, data = headline(lesson, results), results["data"]
     entry = _headline_part(page, results)
     entry |= {"refusing": _refusing_part, "encoder": _encoder_part}[contender.part](results) if contender.part else {}

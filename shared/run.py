@@ -331,7 +331,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        print(f"error: cannot write {error.filename}: {error.strerror}; set COURSE_OUTPUTS to a folder you can write", file=sys.stderr)
+        place = error.filename or "the results"
+        print(f"error: cannot write {place}: {error.strerror}; set COURSE_OUTPUTS to a folder you can write", file=sys.stderr)
         return 2
     done = lessons[: lessons.index(failed[-1]) + 1] if failed and not options.keep_going else lessons
     print(f"{len(done) - len(failed)} of {len(lessons)} lessons ran; everything is under {_shown(runtime.outputs_root())}/")

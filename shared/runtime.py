@@ -61,8 +61,23 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(place: str, cure: str = "run this cell again; what was trained is in the checkpoints") -> Iterator[None]:
+    """Raise CourseError, with cause and cure, where a file cannot be written: a full disk, a folder that takes nothing."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        cause = getattr(error, "strerror", None) or first_line(error)
+        raise CourseError(f"cannot write to {place} ({cause}): free some space and {cure}") from None
 
 
 def check_max_length(max_length: int, tokenizer: Any) -> None:

@@ -39,7 +39,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PredictionOutput
+from transformers.trainer_utils import PredictionOutput, rotate_checkpoints
 
 from shared import runtime, text2text
 from shared.runtime import Config, CourseError, RunFolder, first_line
@@ -175,6 +175,14 @@ class OrderedTrainer(Trainer):
         # of the batch that all processes share, so that their number does not change which rows a step sees
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return EpochSeededSampler(size, lengths, self.args.data_seed or self.args.seed)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Delete old checkpoints by number: the library goes by time stamps, and after a clock was set back deletes the newest."""
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        super()._save_checkpoint(model, trial)
+        self.args.save_total_limit = limit
+        if self.args.should_save:
+            rotate_checkpoints(self.args.output_dir, limit, self.state.best_model_checkpoint)
 
     def predict(self, test_dataset: Dataset, *args: Any, **kwargs: Any) -> PredictionOutput:
         """As in Trainer; row i of the predictions belongs to row i of `test_dataset`.
@@ -371,6 +379,8 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     """
     trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(run) if run.resumed else None
+    if run.resumed and not checkpoint:
+        print("no whole checkpoint is left: training starts from the beginning")
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
         print(f"going on from {checkpoint.name}")
@@ -422,7 +432,7 @@ def _complete_checkpoints(run: RunFolder) -> Iterator[Path]:
         if _is_whole(path):
             yield path
         else:
-            print(f"{path.name} is incomplete or damaged; trying the one before it")
+            print(f"{path.name} is incomplete or damaged: passed over")
 
 
 def _is_whole(checkpoint: Path) -> bool:
@@ -435,7 +445,16 @@ def _is_whole(checkpoint: Path) -> bool:
                 pass
     except (OSError, ValueError, SafetensorError):
         return False
-    return bool(weights) and all(zipfile.is_zipfile(file) for file in checkpoint.glob("*.pt*"))
+    return bool(weights) and all(_unpacks(file) for file in checkpoint.glob("*.pt*"))
+
+
+def _unpacks(file: Path) -> bool:
+    """True for a zip file, such as PyTorch writes, whose every part agrees with its checksum."""
+    try:
+        with zipfile.ZipFile(file) as parts:
+            return parts.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def average_checkpoints(model: PreTrainedModel, run: RunFolder, last: int) -> list[str]:

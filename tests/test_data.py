@@ -26,6 +26,7 @@ NAMES = ["World", "Sports", "Business", "Sci/Tech"]
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch):
     """Profile tiny, nothing else set, no network, and no remembered answer of the Hub."""
+    monkeypatch.setattr(data, "_first_rows", {})
     for name in ("COURSE_DATA", "COURSE_TEXTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COURSE_PROFILE", "tiny")
@@ -542,6 +543,69 @@ def test_fallback_from_a_hub_that_refuses_records_its_reason(hub, monkeypatch, c
     source = data.record(load_split("ag_news", "train"))["train"]["source"]
     assert source.startswith(f"bundled (fallback, {reason}")
     assert f"({reason}" in capsys.readouterr().out
+
+
+def test_rows_of_the_hub_are_not_mixed_with_bundled_ones(hub, monkeypatch, capsys):
+    """The network goes between the training rows and the test rows."""
+    load_split("ag_news", "train")
+
+    def gone(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(data, "load_dataset", gone)
+    for name in ("ag_news", "rte"):  # nor with those of another data set
+        message = r"^the Hub gave fancyzhx/ag_news but no train rows of .*\(ConnectionError: no route to host\)"
+        with pytest.raises(CourseError, match=message):
+            load_split(name, "train")
+    assert "NOTE" not in capsys.readouterr().out
+
+
+def test_once_given_up_the_hub_is_not_asked_for_the_other_splits(hub, monkeypatch):
+    answer, asked = data.load_dataset, []
+
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(data, "load_dataset", refuse)
+    train = load_split("ag_news", "train")
+    monkeypatch.setattr(data, "load_dataset", answer)  # the network is back, but the training rows are bundled ones
+    test = load_split("ag_news", "test")
+    assert len(asked) == 1 and hub == []
+    assert {part["source"] for part in data.record(train, test).values()} == {"bundled (fallback, ConnectionError: no route to host)"}
+    monkeypatch.setenv("COURSE_DATA", "hub")  # the reader insists
+    assert data.record(load_split("ag_news", "test"))["test"]["source"] == "hub: fancyzhx/ag_news"
+
+
+@pytest.mark.parametrize("error", [pa.ArrowInvalid("Expected 392 bytes"), OSError("Expected to read"), json.JSONDecodeError("x", "", 0)])
+def test_a_damaged_copy_in_the_cache_is_fetched_again_and_said(hub, monkeypatch, capsys, error):
+    answer, modes = data.load_dataset, []
+
+    def damaged(*args, download_mode="as it lies there", **kwargs):
+        modes.append(download_mode)
+        if download_mode != "force_redownload":
+            raise error
+        return answer(*args, **kwargs)
+
+    monkeypatch.setattr(data, "load_dataset", damaged)
+    assert data.record(load_split("ag_news", "train"))["train"]["source"] == "hub: fancyzhx/ag_news"
+    assert modes == ["as it lies there", "force_redownload"]
+    assert capsys.readouterr().out == f"NOTE: the cached copy of fancyzhx/ag_news is damaged ({type(error).__name__}); fetching it again.\n"
+
+
+def test_a_damaged_copy_without_network_is_an_error_with_the_cure(hub, monkeypatch, capsys):
+    def damaged(*args, **kwargs):
+        raise pa.ArrowInvalid("Expected 392 bytes")
+
+    monkeypatch.setattr(data, "hub_reachable", lambda: False)
+    monkeypatch.setattr(data, "load_dataset", damaged)
+    message = r"^the cached copy of fancyzhx/ag_news is damaged \(ArrowInvalid\) and being offline does not mend it: delete .*___ag_news "
+    with pytest.raises(CourseError, match=message):
+        load_split("ag_news", "train")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(data, "hub_reachable", lambda: True)  # what cannot be mended by fetching it is not passed over either
+    with pytest.raises(CourseError, match="and fetching it again does not mend it: delete"):
+        load_split("ag_news", "train")
 
 
 def local_server(answer: bytes = b"", pause: float = 0.0) -> str:

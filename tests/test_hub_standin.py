@@ -132,13 +132,3 @@ def test_a_failing_hub_is_named_and_nothing_hangs(hub, tmp_path, what, trouble, 
 def test_a_hub_that_does_not_answer_is_noticed_within_ten_seconds(hub, tmp_path):
     said = ask(hub, tmp_path, ROWS, {"whoami": 30.0})
     assert "(no network)" in said and float(re.search(r"SECONDS ([\d.]+)", said)[1]) < 10
-
-
-def test_a_damaged_cache_of_a_data_set_is_named_or_mended(hub, tmp_path):
-    assert "GOT 120" in ask(hub, tmp_path, ROWS)
-    arrows = list((tmp_path / "hf").rglob("*.arrow"))
-    assert arrows
-    for file in arrows:
-        file.write_bytes(file.read_bytes()[:100])
-    said = ask(hub, tmp_path, ROWS)
-    assert "GOT 120" in said

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     BertConfig,
@@ -250,6 +251,18 @@ def test_other_processes_write_no_adapter(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     lora.save_adapter(adapted, tokenizer, tmp_path / "first", card)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "first").iterdir()}
+
+
+def test_a_full_disk_is_named_with_the_cure(tmp_path, monkeypatch):
+    model, tokenizer, card = load()
+    adapted = lora.add_adapters(model, 4, 8)
+
+    def full(*args, **kwargs):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(adapted), "save_pretrained", full)
+    with pytest.raises(CourseError, match=r"^cannot write to adapter \(.*No space left on device.*\): free some space and run this cell"):
+        lora.save_adapter(adapted, tokenizer, tmp_path / "adapter", card)
 
 
 def test_a_checkpoint_of_other_adapters_is_not_resumed(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import functools
 import hashlib
 import importlib.util
@@ -599,6 +600,17 @@ def test_span_head_takes_the_encoder_of_a_classifier(trained):
     theirs = source.base_model.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in model.base_model.state_dict().items())
     assert model.qa_outputs.out_features == 2
+
+
+def test_a_full_disk_is_named_with_the_cure(trained, tmp_path, monkeypatch):
+    model, _ = trained()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(type(model), "save_pretrained", full)
+    with pytest.raises(CourseError, match=r"^cannot write to kept \(No space left on device\): free some space and run this cell again"):
+        models.save(model, None, tmp_path / "kept")
 
 
 def test_unknown_head_and_a_pooled_span_head_are_refused():

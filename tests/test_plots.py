@@ -1,3 +1,4 @@
+import errno
 import itertools
 import struct
 
@@ -124,6 +125,20 @@ def test_every_plot_is_saved_as_a_png_of_its_size(name, tmp_path):
 def test_there_is_a_case_for_every_public_plot():
     public = {name for name, value in vars(plots).items() if getattr(value, "__module__", "") == plots.__name__}
     assert {name for name in public if not name.startswith("_")} == {*FIGURES, "save"}
+
+
+def test_a_plot_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
+    figure = plots.seeds({"plain": [0.5]}, "accuracy")
+    before = plots.save(figure, tmp_path, "seeds").read_bytes()
+
+    def full(self, target, **_):
+        target.write_bytes(before[:100])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        plots.save(figure, tmp_path, "seeds")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("seeds.png", before)]
 
 
 def test_saving_again_replaces_the_file(tmp_path):

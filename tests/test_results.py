@@ -1,14 +1,16 @@
 """What is committed as measured: valid, consistent with itself, and the only source of the rendered pages."""
 
 import copy
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from shared import report, runtime
+from shared import plots, report, runtime
 from shared.runtime import ROOT, CourseError
 
 SCHEMA = json.loads((Path(__file__).parent / "results.schema.json").read_text(encoding="utf8"))
@@ -226,6 +228,91 @@ def test_text_from_data_is_inert_markdown():
     shown = report.escape(hostile)
     assert "<" not in shown and "\n" not in shown
     assert not re.search(r"(?<!\\)[|\[\]`*_]", shown)
+
+
+FOLDER = "<img src=x onerror=alert(1)>|[x](javascript:1)"
+
+
+def test_words_stay_what_they_are_and_live_characters_become_references():
+    kept = {"source": "hub: fancyzhx/ag_news", "id": "HuggingFaceTB/SmolLM2-135M-Instruct (packaged, Q4_1)", "rows": 7, "none": None}
+    assert report.inert(kept) == kept
+    assert report.inert({FOLDER: [FOLDER]}) == {report.inert(FOLDER): [report.inert(FOLDER)]}
+    assert not re.search(r"[<>\[\]|`*\n]", report.inert(FOLDER + "`*\n# heading"))
+    assert report.escape(report.inert("a & b &amp; <c>")) == "a &amp; b &amp;amp; &lt;c&gt;"  # what a template's `md` gets
+
+
+def test_a_value_in_backticks_is_shown_as_it_was_and_does_not_get_out(checkout):
+    lesson = checkout / "task-1" / "demo"
+    (lesson / "report.md.j2").write_text("`{{ r.text }}`\n| `{{ r.text }}` |\n")
+    page = report.render(lesson / "report.md.j2", {"text": "<a>|b\nc `d` <img>"}, "", "")
+    assert page == "`<a>|b⏎c 'd' <img>`\n| `&#60;a&#62;&#124;b&#10;c &#96;d&#96; &#60;img&#62;` |\n"
+
+
+def test_a_hostile_folder_name_is_inert_in_every_table_and_report(checkout):
+    results = json.loads(RESULTS[0].read_text(encoding="utf8")) | {"lesson": "task-1/ag-news"}
+    results["model"]["id"] = results["environment"]["device"] = FOLDER
+    results["baselines"] = {FOLDER: {"accuracy": 0.5}}
+    for part in results["data"].values():
+        part["source"] = FOLDER
+    for name in ("demo", "ag-news"):
+        folder = checkout / "task-1" / name
+        (folder / "results").mkdir(parents=True, exist_ok=True)
+        (folder / "results" / "small.json").write_text(json.dumps(results))
+        template = (checkout / "task-1/demo/report.md.j2").read_text()
+        (folder / "report.md.j2").write_text(template + "{{ r.data.train.source }}, `{{ r.model.id }}`")
+        (folder / "demo.ipynb").touch()
+    readme = checkout / "README.md"
+    readme.write_text(readme.read_text() + "<!-- families:start -->\n<!-- families:end -->\n")
+    pages = report.rendered(checkout)
+    assert len(pages) == 3
+    for page in pages.values():
+        shown = re.sub(r"`[^`]*`", "", page)  # what stands in code is no markup
+        assert "onerror" in shown and "<img" not in shown and "](javascript" not in shown
+    tables = [line for line in pages[readme].splitlines() if "onerror" in line]
+    assert {line.count("|") for line in tables} == {10, 12}  # nine and eleven columns: no cell was broken
+
+
+@pytest.fixture
+def finished(tmp_path, monkeypatch):
+    """A run at its last cell: what `save_results` takes."""
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    cfg = runtime.Config("task-1/demo", "tiny", {"seed": 0})
+    run = runtime.RunFolder(tmp_path / "the-run")
+    run.logs.mkdir(parents=True)
+    values = {"data": {}, "model": {}, "clock": runtime.Clock(), "history": [], "metrics": {}, "baselines": {}}
+    return run, cfg, values | {"figures": {"seeds": plots.seeds({"plain": [0.5]}, "accuracy")}}
+
+
+def full_disk(target: Path, *_, **__):
+    """Takes a part of a file and then no more."""
+    Path(target).write_bytes(b"half")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("place", ["matplotlib.figure.Figure.savefig", "pathlib.Path.write_text"])
+def test_a_full_disk_names_the_cure_and_leaves_nothing_half_written(finished, monkeypatch, place):
+    run, cfg, values = finished
+
+    def files() -> set[str]:
+        return {path.name for path in run.path.rglob("*") if path.is_file()}
+
+    message = r"^cannot write to the-run \(No space left on device\): free some space and run this cell again; .* --set resume=the-run "
+    with monkeypatch.context() as disk:
+        disk.setattr(place, (lambda self, target, **_: full_disk(target)) if "savefig" in place else full_disk)
+        with pytest.raises(CourseError, match=message):
+            report.save_results(run, cfg, **values)
+    assert files() == (set() if "savefig" in place else {"seeds.png"})
+    report.save_results(run, cfg, **values)  # the same cell once more: nothing of what was computed is gone
+    assert files() == {"seeds.png", "results.json"} and json.loads((run.path / "results.json").read_text())["seed"] == 0
+
+
+def test_a_stage_whose_record_finds_the_disk_full_can_be_done_again(finished, monkeypatch):
+    run, *_ = finished
+    with monkeypatch.context() as disk:
+        disk.setattr("pathlib.Path.write_text", full_disk)
+        with pytest.raises(CourseError, match="No space left on device"):
+            report.once(run, "stage", lambda: {"loss": 0.5})
+    assert report.once(run, "stage", lambda: {"loss": 0.5}) == {"loss": 0.5}
 
 
 def test_numbers_are_shown_in_their_unit():

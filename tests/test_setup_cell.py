@@ -113,10 +113,48 @@ def test_elsewhere_the_stamped_address_is_cloned(bare, tmp_path):
     assert done.stdout == "set up from fine-tuning-course\n", done.stderr
 
 
+@pytest.fixture
+def kaggle(tmp_path):
+    """A stand-in for a Kaggle notebook: its working folder and variables. Nothing of Colab is there; git cannot leave the machine."""
+    folder = tmp_path / "kaggle" / "working"
+    folder.mkdir(parents=True)
+    cut_off = {"GIT_ALLOW_PROTOCOL": "file", "PIP_NO_INDEX": "1"}
+    return folder, {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "KAGGLE_URL_BASE": "https://www.kaggle.com", "HOME": str(tmp_path)} | cut_off
+
+
+def test_kaggle_clones_the_stamped_address_into_its_working_folder(bare, kaggle):
+    folder, variables = kaggle
+    done = run_cell(folder, "someone/their-fork", **variables, **instead_of(FORK, bare))
+    assert done.stdout == "set up from fine-tuning-course\n", done.stderr
+    assert [entry.name for entry in folder.iterdir()] == ["fine-tuning-course"]
+
+
+def test_kaggle_with_the_internet_off_says_what_to_do_and_leaves_nothing(kaggle):
+    folder, variables = kaggle
+    done = run_cell(folder, "someone/their-fork", **variables)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1].startswith(f"cannot clone the course from {FORK}: set COURSE_REPO")
+    assert list(folder.iterdir()) == []
+
+
+def test_kaggle_with_the_internet_off_takes_a_clone_that_is_attached_as_input(bare, kaggle):
+    folder, variables = kaggle
+    attached = folder.parent / "input" / "fine-tuning-course.git"
+    attached.parent.mkdir()
+    git("clone", "-q", "--bare", bare, str(attached), cwd=folder)
+    done = run_cell(folder, COURSE_REPO=str(attached), **variables)
+    assert done.stdout == "set up from fine-tuning-course\n", done.stderr
+
+
+def test_kaggle_with_the_internet_off_and_packages_missing_says_so(bare, kaggle):
+    folder, variables = kaggle
+    done = run_cell(folder, flags=("-S",), COURSE_REPO=bare, PIP_IGNORE_INSTALLED="1", **variables)
+    assert done.returncode == 1 and "switch the internet access of this notebook on" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(("variables", "address"), [({}, "nowhere"), ({"COURSE_REPO": "file:///no/such/place"}, "file:///no/such/place")])
 def test_without_an_address_it_says_what_to_do(tmp_path, variables, address):
     done = run_cell(tmp_path / "content", **variables)
-    expected = f"cannot clone the course from {address}: set COURSE_REPO to its git address, run this cell again"
+    expected = f"cannot clone the course from {address}: set COURSE_REPO to its git address, check the network, run this again"
     assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == expected
 
 

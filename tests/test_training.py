@@ -387,15 +387,27 @@ def test_killed_run_resumes_to_the_same_final_loss(tmp_path):
     assert final_loss(output) == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("file", ["trainer_state.json", "model.safetensors", "optimizer.pt", "scheduler.pt"])
-def test_a_damaged_checkpoint_is_passed_over_and_named(run, capsys, file):
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [("trainer_state.json", cut), ("model.safetensors", cut), ("optimizer.pt", cut), ("scheduler.pt", cut), ("optimizer.pt", flip)],
+)
+def test_a_damaged_checkpoint_is_passed_over_and_named(run, capsys, file, damage):
     training.fit(trainer_for(config(epochs=1.0), run, rows=24, save_total_limit=5), run)
     *_, before, newest = sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
     assert training.last_checkpoint(run) == newest
     content = (newest / file).read_bytes()
-    (newest / file).write_bytes(content[: len(content) // 2])
+    (newest / file).write_bytes(damage(content))
     assert training.last_checkpoint(run) == before
-    assert f"{newest.name} is incomplete or damaged; trying the one before it" in capsys.readouterr().out
+    assert f"{newest.name} is incomplete or damaged: passed over" in capsys.readouterr().out
     resumed = RunFolder(run.path, resumed=True)
     training.fit(trainer_for(config(epochs=1.0), resumed, rows=24), resumed)
     assert f"going on from {before.name}" in capsys.readouterr().out
