@@ -71,35 +71,43 @@ def load_seq2seq(
     vocabulary: int = models.TINY_VOCABULARY,
     max_length: int = 512,
     dropout: float | None = None,
+    encoder: Path | None = None,
     seed: int = 0,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """An encoder–decoder, its tokenizer, and the `model` object of the results.
 
     Args:
         name: a key of SEQ2SEQ, or any encoder–decoder's Hub id (pre-trained only).
-        weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5 to be trained from
-            nothing. "minilm2minilm" is a MiniLM encoder and a decoder started from its lowest layers, with random
-            cross-attention (Rothe, Narayan, Severyn 2020, arXiv 1907.12461); with "random" its tiny twin.
+        weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5. "minilm2minilm" is a
+            MiniLM encoder and a decoder started from its lowest layers, with random cross-attention (Rothe, Narayan,
+            Severyn 2020, arXiv 1907.12461); with "random" its tiny twin.
         tokenizer_texts, vocabulary: what a random T5's or BART's byte-level BPE is trained on, and its size.
         max_length: positions of a random model that has a limit.
         dropout: one probability for all layers; None keeps the model's own.
+        encoder: for "minilm2minilm", a folder of `models.save` with a fine-tuned MiniLM to read with; its head is left out.
 
     The weights are float32. Raises CourseError for an unknown name and for a model that can't be fetched.
     """
     torch.manual_seed(seed)
-    spec = SEQ2SEQ.get(name) or Seq2SeqSpec(name, "", {})
-    if name not in SEQ2SEQ and "/" not in name:
-        raise unknown("encoder–decoder", name, list(SEQ2SEQ))
+    spec = _spec_of(name)
     if weights not in ("random", "pretrained"):
         raise unknown("kind of weights", weights, ["random", "pretrained"])
     if spec.model_type == "encoder-decoder":
-        model, tokenizer, card = _warm_started(weights, tokenizer_texts, max_length, spec.sizes["decoder_layers"], seed)
+        model, tokenizer, card = _warm_started(weights, tokenizer_texts, max_length, spec.sizes["decoder_layers"], encoder, seed)
+    elif encoder:
+        raise CourseError(f"{name} brings its own encoder: only minilm2minilm can take another")
     elif weights == "pretrained":
         model, tokenizer, card = _pretrained(spec, name)
     else:
         model, tokenizer = _random(spec, name, tokenizer_texts, vocabulary, max_length)
         card = {"id": f"{name if name == 't5-scratch' else 'tiny ' + spec.model_type} (random weights)", "revision": f"seed-{seed}"}
     return set_dropout(model, dropout).eval(), tokenizer, card | models.count_parameters(model)
+
+
+def _spec_of(name: str) -> Seq2SeqSpec:
+    if name not in SEQ2SEQ and "/" not in name:
+        raise unknown("encoder–decoder", name, list(SEQ2SEQ))
+    return SEQ2SEQ.get(name) or Seq2SeqSpec(name, "", {})
 
 
 def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -206,15 +214,22 @@ def tokenizer_for(texts: Iterable[str], vocabulary: int, special: tuple[str, ...
 
 
 def _warm_started(
-    weights: str, texts: Iterable[str], max_length: int, layers: int, seed: int
+    weights: str, texts: Iterable[str], max_length: int, layers: int, fine_tuned: Path | None, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """A MiniLM encoder, and a decoder of its embeddings and lowest layers with cross-attention that knows nothing yet."""
+    """A MiniLM encoder, fine-tuned or not, and a decoder of MiniLM's embeddings and lowest layers with cross-attention that
+    knows nothing yet."""
     source, tokenizer, card = models.load_encoder("minilm", weights, ["none"], tokenizer_texts=texts, max_length=max_length, seed=seed)
     encoder = source.base_model
     settings = encoder.config.to_dict() | {"is_decoder": True, "add_cross_attention": True}
     settings["num_hidden_layers"] = min(layers, encoder.config.num_hidden_layers)
     decoder = BertLMHeadModel(BertConfig(**{k: v for k, v in settings.items() if k not in ("model_type", "architectures")}))
     decoder.bert.load_state_dict(encoder.state_dict(), strict=False)  # the upper layers stay behind, cross-attention is new
+    if fine_tuned:
+        other, its_tokenizer, _ = models.load_encoder("minilm", str(fine_tuned), ["none"], seed=seed)
+        if its_tokenizer.get_vocab() != tokenizer.get_vocab():
+            raise CourseError(f"the model in {fine_tuned.parent.name} has another vocabulary: train it on the same texts, or leave it out")
+        encoder = other.base_model
+        card = card | {"id": f"{card['id']}, its encoder fine-tuned before"}
     model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
     start, end, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     model.config.decoder_start_token_id, model.config.eos_token_id, model.config.pad_token_id = start, end, pad
