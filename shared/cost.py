@@ -199,21 +199,20 @@ def _autocast(precision: str) -> torch.autocast:
 @contextmanager
 def _saved_bytes(model: torch.nn.Module) -> Iterator[list[int]]:
     """Counts the storages that autograd keeps, each once and without the parameters' own."""
-    counted, kept, total = {_key(t) for t in (*model.parameters(), *model.buffers())}, [], [0]
+    # What is on record stays alive, or another storage might get its address: a 4-bit layer replaces its bias while it computes.
+    kept = [t.untyped_storage() for t in (*model.parameters(), *model.buffers())]
+    counted, total = {storage._cdata for storage in kept}, [0]
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        if _key(tensor) not in counted:
-            counted.add(_key(tensor))
-            kept.append(tensor)  # alive, or another storage might get its address
-            total[0] += tensor.untyped_storage().nbytes()
+        storage = tensor.untyped_storage()
+        if storage._cdata not in counted:
+            counted.add(storage._cdata)
+            kept.append(storage)
+            total[0] += storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         yield total
-
-
-def _key(tensor: torch.Tensor) -> int:
-    return tensor.untyped_storage()._cdata
 
 
 def _summed(model: PreTrainedModel, activations: int, flops: int, packed: set[int], optimizer_bytes: float) -> Cost:

@@ -243,7 +243,7 @@ def test_words_stay_what_they_are_and_live_characters_become_references():
 
 def test_a_value_in_backticks_is_shown_as_it_was_and_does_not_get_out(checkout):
     lesson = checkout / "task-1" / "demo"
-    (lesson / "report.md.j2").write_text("`{{ r.text }}`\n| `{{ r.text }}` |\n")
+    (lesson / "report.md.j2").write_text("{{ r.text | code }}\n| `{{ r.text }}` |\n")
     page = report.render(lesson / "report.md.j2", {"text": "<a>|b\nc `d` <img>"}, "", "")
     assert page == "`<a>|b⏎c 'd' <img>`\n| `&#60;a&#62;&#124;b&#10;c &#96;d&#96; &#60;img&#62;` |\n"
 
@@ -259,7 +259,7 @@ def test_a_hostile_folder_name_is_inert_in_every_table_and_report(checkout):
         (folder / "results").mkdir(parents=True, exist_ok=True)
         (folder / "results" / "small.json").write_text(json.dumps(results))
         template = (checkout / "task-1/demo/report.md.j2").read_text()
-        (folder / "report.md.j2").write_text(template + "{{ r.data.train.source }}, `{{ r.model.id }}`")
+        (folder / "report.md.j2").write_text(template + "{{ r.data.train.source }}, {{ r.model.id | code }}")
         (folder / "demo.ipynb").touch()
     readme = checkout / "README.md"
     readme.write_text(readme.read_text() + "<!-- families:start -->\n<!-- families:end -->\n")
