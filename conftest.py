@@ -7,7 +7,7 @@ import tempfile
 
 import pytest
 
-from shared import warm
+from shared import forkserver
 
 for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "COURSE_REPO", "MPLBACKEND", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)  # without bytecode every worker and every kernel would compile five thousand modules anew
@@ -27,9 +27,9 @@ SERVER = pytest.StashKey[contextlib.ExitStack]()
 def pytest_configure(config):
     """Have the notebooks' kernels forked from a process with the libraries in it."""
     config.stash[SERVER] = contextlib.ExitStack()
-    config.stash[SERVER].enter_context(warm.server())
-    if warm.ADDRESS in os.environ:  # a worker of this session inherits the address
-        warm.fork_kernels()
+    config.stash[SERVER].enter_context(forkserver.server())
+    if forkserver.ADDRESS in os.environ:  # a worker of this session inherits the address
+        forkserver.fork_kernels()
 
 
 def pytest_sessionfinish(session, exitstatus):

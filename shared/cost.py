@@ -83,8 +83,7 @@ def training_cost(
     Args:
         head: "classes", "spans", "text" (encoder–decoder) or "next token".
         batch, length, target_length: rows, tokens of each (of the source for "text"), and of the target (default: length / 4).
-        precision: "fp32"; "mixed", fp32 weights under 16-bit autocast; "half", frozen weights in 16 bits under autocast, as
-            adapters are trained.
+        precision: "fp32"; "mixed", fp32 weights under 16-bit autocast; "half", frozen weights in 16 bits, as with adapters.
         adapt: makes the model a partly trained one, for example `lora.sketch(rank)`.
         four_bit: the frozen linear layers of the blocks are stored in NF4 with double quantisation (QLoRA) and compute in
             16 bits; whatever else is frozen is kept in 32, as peft's prepare_model_for_kbit_training does.
@@ -96,19 +95,23 @@ def training_cost(
     if precision not in PRECISIONS:
         raise unknown("precision", precision, list(PRECISIONS))
     with FakeTensorMode(allow_non_fake_inputs=True):
-        extra = {"attn_implementation": attention} if attention else {}
-        model = _architecture(head).from_config(copy.deepcopy(config), dtype=torch.float32, **extra)  # the library writes into it
-        if adapt:
-            model = adapt(model)
+        model = _sketched(config, head, attention, adapt)
         packed = _pack(model) if four_bit else set()
         if precision == "half" and not four_bit:
             _halve(model)
-        model.train()
         inputs = _inputs(head, config, batch, length, target_length or max(1, length // 4))
         with _saved_bytes(model) as saved, _autocast(precision):
             model(**inputs)
         flops = _step_flops(model, inputs, precision)
     return _summed(model, saved[0], flops // batch, packed, optimizer_bytes)
+
+
+def _sketched(
+    config: PreTrainedConfig, head: str, attention: str | None, adapt: Callable[[PreTrainedModel], PreTrainedModel] | None
+) -> PreTrainedModel:
+    extra = {"attn_implementation": attention} if attention else {}
+    model = _architecture(head).from_config(copy.deepcopy(config), dtype=torch.float32, **extra)  # the library writes into it
+    return (adapt(model) if adapt else model).train()
 
 
 def _step_flops(model: PreTrainedModel, inputs: dict[str, torch.Tensor], precision: str) -> int:

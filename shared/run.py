@@ -31,7 +31,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
-from shared import report, runtime, warm
+from shared import forkserver, report, runtime
 from shared.runtime import ROOT, CourseError, unknown
 
 
@@ -314,7 +314,7 @@ def _kernels_for(lessons: list[Path]) -> contextlib.AbstractContextManager[None]
 
     One lesson gains nothing by it, and a process that has looked at a GPU must not be forked.
     """
-    return warm.server() if len(lessons) > 1 and runtime.device() == "cpu" else contextlib.nullcontext()
+    return forkserver.server() if len(lessons) > 1 and runtime.device() == "cpu" else contextlib.nullcontext()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -138,10 +138,12 @@ def _devices() -> int:
 
 
 class EpochSeededSampler(LengthGroupedSampler):
-    """Length-grouped batches in an order that depends on seed and epoch alone.
+    """Length-grouped batches in a random order that depends on seed and epoch alone.
 
-    The library's sampler draws from the global random state, so a run resumed in mid-epoch would see other batches
-    than the run that was interrupted.
+    The library's sampler draws from the global random state, so a run resumed in mid-epoch would see other batches than
+    the run that was interrupted. And it hands out each fifty batches the longest first, so that short rows always come
+    after long ones, and an epoch ends on the shortest. Here the batches are shuffled: only the first, the longest row's,
+    keeps its place (too little memory shows at once), and the last, which may be a smaller one.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int):
@@ -153,7 +155,11 @@ class EpochSeededSampler(LengthGroupedSampler):
 
     def __iter__(self) -> Iterator[int]:
         self.generator = torch.Generator().manual_seed(self.seed * 1_000 + self.epoch)
-        return super().__iter__()
+        rows = list(super().__iter__())
+        first, *between = (rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size))
+        last = between[-1:]
+        shuffled = [between[i] for i in torch.randperm(max(0, len(between) - 1), generator=self.generator).tolist()]
+        return itertools.chain(first, *shuffled, *last)
 
 
 class OrderedTrainer(Trainer):
@@ -172,6 +178,9 @@ class OrderedTrainer(Trainer):
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(dataset)
         lengths = [len(ids) for ids in dataset["input_ids"]]
+        if self.model.config.is_encoder_decoder:  # a target is padded too, and a token of it costs more: targets within four tokens first
+            beyond = max(lengths) + 1
+            lengths = [len(target) // 4 * beyond + length for target, length in zip(dataset["labels"], lengths, strict=True)]
         # of the batch that all processes share, so that their number does not change which rows a step sees
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return EpochSeededSampler(size, lengths, self.args.data_seed or self.args.seed)

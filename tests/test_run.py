@@ -15,7 +15,7 @@ import psutil
 import pytest
 from matplotlib.figure import Figure
 
-from shared import report, run, runtime, warm
+from shared import forkserver, report, run, runtime
 from shared.runtime import ROOT, CourseError
 
 
@@ -109,7 +109,7 @@ report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baseli
 @pytest.mark.parametrize(("lessons", "device", "forked"), [(2, "cpu", True), (1, "cpu", False), (2, "cuda", False)])
 def test_kernels_are_forked_for_several_lessons_on_a_cpu(lessons, device, forked, monkeypatch):
     monkeypatch.setattr(runtime, "device", lambda: device)
-    monkeypatch.setattr(warm, "server", lambda: "forked")
+    monkeypatch.setattr(forkserver, "server", lambda: "forked")
     assert (run._kernels_for([Path("lesson")] * lessons) == "forked") == forked
 
 
@@ -192,7 +192,7 @@ def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):
     """As a user: the command in a process of its own, interrupted while it trains."""
     folder = ROOT / "task-1" / "ag-news"
     environment = os.environ | {"COURSE_OUTPUTS": str(tmp_path)}
-    command = warm.command("shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=500", "--set", "patience=1000")
+    command = forkserver.command("shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=500", "--set", "patience=1000")
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if "step" in line:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from shared import data, metrics, models, qa, report, runtime, training, warm
+from shared import data, forkserver, metrics, models, qa, report, runtime, training
 from shared.runtime import ROOT, CourseError, RunFolder
 from tests.tiny_training import config, trainer_for
 
@@ -70,6 +70,36 @@ def test_batches_are_grouped_by_length_and_depend_on_seed_and_epoch():
         return sum(8 * max(lengths[i] for i in order[k : k + 8]) for k in range(0, 600, 8))
 
     assert padded(first) < 1.1 * sum(lengths) < 0.8 * padded(list(range(600)))
+
+
+def test_short_batches_do_not_always_follow_long_ones():
+    lengths = np.random.default_rng(0).integers(5, 100, 603).tolist()
+    order = list(training.EpochSeededSampler(8, lengths, seed=1))
+    longest = [max(lengths[i] for i in order[k : k + 8]) for k in range(0, 603, 8)]
+    assert longest[0] == max(lengths), "too little memory must show in the first step"
+    falls = np.mean(np.diff(longest) < 0)
+    assert 0.3 < falls < 0.7, f"{falls:.0%} of the batches are shorter than the one before"
+    thirds = [np.mean(part) for part in np.array_split(longest, 3)]
+    assert max(thirds) - min(thirds) < 20
+    assert sorted(training.EpochSeededSampler(8, [3, 2, 1], seed=1)) == [0, 1, 2]  # fewer rows than a batch
+
+
+def test_the_batches_of_an_encoder_decoder_are_grouped_by_target_and_source():
+    rng = np.random.default_rng(0)
+    sources, targets = rng.integers(20, 200, 640), rng.integers(2, 24, 640)
+    rows = {"input_ids": [[1] * n for n in sources], "labels": [[1] * n for n in targets]}
+    arguments = types.SimpleNamespace(
+        train_sampling_strategy="group_by_length", train_batch_size=8, gradient_accumulation_steps=1, world_size=1, data_seed=0, seed=0
+    )
+
+    def padded(encoder_decoder):
+        """Padded over true tokens, of the sources and of the targets."""
+        model = types.SimpleNamespace(config=types.SimpleNamespace(is_encoder_decoder=encoder_decoder))
+        order = np.array(list(training.OrderedTrainer._get_train_sampler(types.SimpleNamespace(args=arguments, model=model), rows))).reshape(-1, 8)
+        return [8 * lengths[order].max(1).sum() / lengths.sum() for lengths in (sources, targets)]
+
+    by_source, by_both = padded(False), padded(True)
+    assert by_both[1] < 1.3 < 1.6 < by_source[1] and by_both[0] < 1.3
 
 
 def test_evaluation_keeps_the_order_of_the_data(run):
@@ -357,7 +387,7 @@ def test_accumulated_steps_are_one_large_step(run, name):
 def start(folder: Path, name: str, *options: str) -> subprocess.Popen:
     environment = os.environ | {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        warm.command("tests.tiny_training", name, *options),
+        forkserver.command("tests.tiny_training", name, *options),
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )
 
@@ -577,7 +607,7 @@ def test_a_t5_is_never_trained_in_fp16(monkeypatch):
     from types import SimpleNamespace
 
     monkeypatch.setattr(training.runtime, "precision", lambda: "fp16")
-    t5, bart = (SimpleNamespace(config=SimpleNamespace(model_type=kind)) for kind in ("t5", "bart"))
+    t5, bart = (types.SimpleNamespace(config=types.SimpleNamespace(model_type=kind)) for kind in ("t5", "bart"))
     assert (training.precision_for(t5), training.precision_for(bart)) == ("fp32", "fp16")
     monkeypatch.setattr(training.runtime, "precision", lambda: "bf16")
     assert training.precision_for(t5) == "bf16"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import warm
+from shared import forkserver
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 SAY = """
@@ -25,31 +25,32 @@ def modules(tmp_path, monkeypatch):
     (tmp_path / "say.py").write_text(SAY)
     (tmp_path / "leave.py").write_text("import sys; sys.exit(7)")
     (tmp_path / "wait.py").write_text("import time; print('waiting', flush=True); time.sleep(60)")
-    monkeypatch.delenv(warm.ADDRESS, raising=False)
-    with warm.server(("json", "wave")):
+    monkeypatch.delenv(forkserver.ADDRESS, raising=False)
+    with forkserver.server(("json", "wave")):
         yield tmp_path
 
 
 def test_a_forked_process_has_the_libraries_and_is_otherwise_its_own(modules):
     for who in ("first", "second"):
         done = subprocess.run(
-            warm.command("say", who), cwd=modules, env=os.environ | {"WHO": who}, capture_output=True, text=True, check=True, timeout=60
+            forkserver.command("say", who), cwd=modules, env=os.environ | {"WHO": who},
+            capture_output=True, text=True, check=True, timeout=60,
         )
         assert done.stdout.strip() == f"True False {modules} {who} ['{who}']"
 
 
 def test_without_a_server_the_same_command_starts_python_anew(modules, monkeypatch):
-    monkeypatch.delenv(warm.ADDRESS)
+    monkeypatch.delenv(forkserver.ADDRESS)
     done = subprocess.run(
-        warm.command("say", "x"), cwd=modules, env=os.environ | {"WHO": "me"}, capture_output=True, text=True, check=True, timeout=60
+        forkserver.command("say", "x"), cwd=modules, env=os.environ | {"WHO": "me"}, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == f"False False {modules} me ['x']"
-    monkeypatch.setenv(warm.ADDRESS, "")  # the server's context takes it away at its end
+    monkeypatch.setenv(forkserver.ADDRESS, "")  # the server's context takes it away at its end
 
 
 def test_exit_codes_and_signals_pass(modules):
-    assert subprocess.run(warm.command("leave"), cwd=modules, check=False, timeout=60).returncode == 7
-    waiting = subprocess.Popen(warm.command("wait"), cwd=modules, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert subprocess.run(forkserver.command("leave"), cwd=modules, check=False, timeout=60).returncode == 7
+    waiting = subprocess.Popen(forkserver.command("wait"), cwd=modules, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert waiting.stdout.readline() == b"waiting\n"
     started = time.perf_counter()
     waiting.send_signal(signal.SIGINT)
@@ -57,9 +58,9 @@ def test_exit_codes_and_signals_pass(modules):
 
 
 def test_the_server_ends_with_its_context(monkeypatch):
-    monkeypatch.delenv(warm.ADDRESS, raising=False)
-    with warm.server(("json",)):
-        address = Path(os.environ[warm.ADDRESS])
-        with warm.server():  # one listens already
-            assert os.environ[warm.ADDRESS] == str(address)
-    assert warm.ADDRESS not in os.environ and not address.parent.exists()
+    monkeypatch.delenv(forkserver.ADDRESS, raising=False)
+    with forkserver.server(("json",)):
+        address = Path(os.environ[forkserver.ADDRESS])
+        with forkserver.server():  # one listens already
+            assert os.environ[forkserver.ADDRESS] == str(address)
+    assert forkserver.ADDRESS not in os.environ and not address.parent.exists()

@@ -4,8 +4,8 @@ Importing PyTorch, transformers and scikit-learn is half of what a notebook take
 the tests that start a training in a process of its own would each do it again. A fork shares the imported modules and
 nothing else: every notebook still has an interpreter, a folder and an environment of its own.
 
-python -P shared/warm.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS...   where a server listens, and where none does
-python -P shared/warm.py --serve SOCKET LIBRARY...   is that server; it ends when its standard input does
+python -P shared/forkserver.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS...   where a server listens, and where none does
+python -P shared/forkserver.py --serve SOCKET LIBRARY...   is that server; it ends when its standard input does
 """
 
 import contextlib
@@ -25,7 +25,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
-ADDRESS = "COURSE_WARM"  # the environment variable that names the server's socket
+ADDRESS = "COURSE_FORKSERVER"  # the environment variable that names the server's socket
 LIBRARIES = (
     "torch", "transformers.trainer", "transformers.trainer_seq2seq", "datasets", "peft", "accelerate", "bitsandbytes", "evaluate", "pandas",
     "sklearn.linear_model", "sklearn.metrics", "sklearn.feature_extraction.text", "matplotlib.pyplot", "rouge_score.rouge_scorer",
@@ -47,7 +47,7 @@ def server(libraries: tuple[str, ...] = LIBRARIES) -> Iterator[None]:
     if sys.platform != "linux" or ADDRESS in os.environ:
         yield
         return
-    folder = tempfile.mkdtemp(prefix="course-warm-")
+    folder = tempfile.mkdtemp(prefix="course-forkserver-")
     os.environ[ADDRESS] = os.path.join(folder, "socket")
     process = subprocess.Popen(command("--serve", os.environ[ADDRESS], *libraries), stdin=subprocess.PIPE)
     fork_kernels()
