@@ -205,10 +205,12 @@ def label_f1(table: list[dict]) -> Figure:
 # ---------------------------------------------------------------- buckets, seeds
 
 
-def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None, top: float = 1.0) -> Figure:
+def buckets(
+    groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None, top: float = 1.0, label: str = ""
+) -> Figure:
     """A measure with its interval per bucket, one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}.
 
-    `top` is where the measure's axis ends, as in `comparison`.
+    `top` is where the measure's axis ends, as in `comparison`; `label` names the axis where the column is only a 'mean'.
     """
     figure, panels = _figure(max(5.0, 1.05 * sum(map(len, groups.values())) + 2), 3.8, columns=len(groups))
     lowest = min(row[measure][part] for rows in groups.values() for row in rows for part in ("value", "low"))
@@ -219,7 +221,7 @@ def buckets(groups: dict[str, list[dict]], measure: str, title: str, floor: floa
         if floor is not None:
             line = axes.axhline(floor, color=GREY, linestyle="--")
         axes.set_xticks(range(len(rows)), [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows], fontsize=8)
-        axes.set(ylabel=measure, title=name, xlim=(-0.5, len(rows) - 0.5), ylim=(max(0, lowest - 0.05 * top), 1.02 * top))
+        axes.set(ylabel=label or measure, title=name, xlim=(-0.5, len(rows) - 0.5), ylim=(max(0, lowest - 0.05 * top), 1.02 * top))
     figure.suptitle(title, fontsize="medium")
     if floor is not None:
         figure.legend([line], ["all rows"], loc="outside lower center")
@@ -264,7 +266,7 @@ def stride_sweep(table: list[dict], chosen: int) -> Figure:
     figure, (left, right) = _figure(8.0, 3.2, columns=2)
     strides = [row["stride"] for row in table]
     left.plot(strides, [row["windows_per_question"] for row in table], color=BLUE, marker="o")
-    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs", ylim=(0, None))
+    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs", ylim=(0, 1.1 * max(row["windows_per_question"] for row in table)))
     right.plot(strides, [row["answers_whole"] for row in table], color=GREEN, marker="o")
     right.set(xlabel="stride in tokens", ylabel="share of answers", title="Answers whole in at least one window")
     for axes in (left, right):

@@ -275,24 +275,45 @@ def test_precision_on_a_gpu_follows_its_compute_capability(monkeypatch, capabili
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "expected"),
+    ("capabilities", "gain", "expected"),
     [
-        ({"avx512_bf16": True, "amx_bf16": False}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": True}, "bf16"),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, "fp32"),
-        ({"neon": True}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": False}, 1.8, "bf16"),
+        ({"avx512_bf16": True, "amx_bf16": False}, 0.6, "fp32"),  # half-rate dot products: slower than fp32
+        ({"avx512_bf16": True, "amx_bf16": True}, 0.6, "bf16"),  # AMX needs no trial
+        ({"avx512_bf16": False, "amx_bf16": True}, 0.6, "bf16"),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx2": True}, 1.8, "fp32"),
+        ({"neon": True}, 1.8, "fp32"),
     ],
 )
-def test_precision_on_a_cpu_needs_hardware_for_bf16(monkeypatch, capabilities, expected):
+def test_precision_on_a_cpu_needs_hardware_for_bf16_that_is_faster(monkeypatch, capabilities, gain, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(runtime, "bf16_gain", lambda: gain)
     assert runtime.precision() == expected
 
 
-@pytest.mark.parametrize(("supported", "expected"), [(True, "bf16"), (False, "fp32")])
-def test_precision_on_a_cpu_with_an_older_torch_asks_the_private_probe(monkeypatch, supported, expected):
+@pytest.mark.parametrize(
+    ("amx", "avx512", "gain", "expected"),
+    [(True, True, 0.6, "bf16"), (False, True, 1.8, "bf16"), (False, True, 0.6, "fp32"), (False, False, 1.8, "fp32")],
+)
+def test_precision_on_a_cpu_with_an_older_torch_asks_the_private_probes(monkeypatch, amx, avx512, gain, expected):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: supported, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
+    monkeypatch.setattr(runtime, "bf16_gain", lambda: gain)
     assert runtime.precision() == expected
+
+
+def test_bf16_gain_is_a_ratio_of_two_times(monkeypatch):
+    fake = {torch.float32: 3.0, torch.bfloat16: 2.0}
+    now, linear = [0.0], torch.nn.functional.linear
+
+    def slow(tokens, weight):
+        now[0] += fake[tokens.dtype]
+        return linear(tokens[:2], weight)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", slow)
+    monkeypatch.setattr(runtime.time, "perf_counter", lambda: now[0])
+    assert runtime.bf16_gain.__wrapped__() == 1.5
 
 
 def test_precision_on_mps_stays_at_fp32(monkeypatch):
