@@ -325,6 +325,11 @@ class Reporter(TrainerCallback):
                 )
             self.stream(f"step {state.global_step:>5}/{state.max_steps}  loss {float(logs['loss']):.4f}  {seconds:6.0f} s")
         elif "eval_loss" in logs:
+            if not math.isfinite(float(logs["eval_loss"])):
+                raise CourseError(
+                    f"the validation loss is {logs['eval_loss']} at step {state.global_step}: lower learning_rate (now "
+                    f"{args.learning_rate}), train in fp32, or look for a validation row without any token to predict"
+                )
             keys = [k for k in logs if k.startswith("eval_") and k.split("_")[-1] not in ("runtime", "second")]
             self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
 

@@ -223,8 +223,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure(run):
     trainer = trainer_for(config(), run)
     with torch.no_grad():
         trainer.model.classifier.bias.fill_(float("nan"))
-    with pytest.raises(CourseError, match=r"loss is nan at step 1: lower learning_rate .*fp32"):
+    with pytest.raises(CourseError, match=r"^the loss is nan at step 1: lower learning_rate .*fp32"):
         training.fit(trainer, run)
+
+
+def test_so_does_a_validation_loss_that_is_not_finite(run):
+    trainer = trainer_for(config(), run)
+    with torch.no_grad():
+        trainer.model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(CourseError, match=r"^the validation loss is nan at step 0: lower learning_rate .* validation row"):
+        trainer.evaluate()
 
 
 # ---------------------------------------------------------------- the Trainer of a lesson
