@@ -265,8 +265,9 @@ def stride_sweep(table: list[dict], chosen: int) -> Figure:
     """Windows a question and answers that are whole in one, against the stride: rows with 'stride' and both figures."""
     figure, (left, right) = _figure(8.0, 3.2, columns=2)
     strides = [row["stride"] for row in table]
-    left.plot(strides, [row["windows_per_question"] for row in table], color=BLUE, marker="o")
-    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs", ylim=(0, 1.1 * max(row["windows_per_question"] for row in table)))
+    windows = [row["windows_per_question"] for row in table]
+    left.plot(strides, windows, color=BLUE, marker="o")
+    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs", ylim=(0, 1.1 * max(windows)))
     right.plot(strides, [row["answers_whole"] for row in table], color=GREEN, marker="o")
     right.set(xlabel="stride in tokens", ylabel="share of answers", title="Answers whole in at least one window")
     for axes in (left, right):
