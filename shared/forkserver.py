@@ -11,6 +11,7 @@ python -P shared/forkserver.py --serve SOCKET LIBRARY...   is that server; it en
 import contextlib
 import importlib
 import json
+import logging
 import os
 import runpy
 import select
@@ -69,6 +70,7 @@ def fork_kernels() -> None:
 def serve(path: str, libraries: list[str]) -> None:
     """Import the libraries, then fork a process for everyone who asks on the socket, until standard input ends."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what a kernel sets before matplotlib is imported
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # as runtime.setup does, which comes too late here
     for name in libraries:
         with contextlib.suppress(ImportError):  # a library that is missing is the tests' to report, not ours
             importlib.import_module(name)

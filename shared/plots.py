@@ -262,14 +262,24 @@ def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int
 
 
 def stride_sweep(table: list[dict], chosen: int) -> Figure:
-    """Windows a question and answers that are whole in one, against the stride: rows with 'stride' and both figures."""
+    """Windows a question and answers that are whole in one, against the stride; a line for each window length.
+
+    Args:
+        table: rows with 'max_length' and 'stride' in tokens, 'windows_per_question', and 'answers_whole' as a share.
+        chosen: the stride in use, drawn as a vertical line.
+    """
     figure, (left, right) = _figure(8.0, 3.2, columns=2)
-    strides = [row["stride"] for row in table]
-    windows = [row["windows_per_question"] for row in table]
-    left.plot(strides, windows, color=BLUE, marker="o")
-    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs", ylim=(0, 1.1 * max(windows)))
-    right.plot(strides, [row["answers_whole"] for row in table], color=GREEN, marker="o")
+    lengths = dict.fromkeys(row["max_length"] for row in table)
+    for length, colour in zip(lengths, (BLUE, ORANGE, GREEN), strict=False):
+        rows = [row for row in table if row["max_length"] == length]
+        for axes, key in ((left, "windows_per_question"), (right, "answers_whole")):
+            axes.plot([row["stride"] for row in rows], [row[key] for row in rows], color=colour, marker="o", label=f"{length} tokens")
+    lowest = min(row["answers_whole"] for row in table)
+    room = max(0.05 * (1 - lowest), 0.005)
+    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs")
+    left.set_ylim(0, 1.1 * max(row["windows_per_question"] for row in table))
     right.set(xlabel="stride in tokens", ylabel="share of answers", title="Answers whole in at least one window")
+    right.set_ylim(lowest - room, 1 + room)
     for axes in (left, right):
         axes.axvline(chosen, color=GREY, linestyle="--", label=f"in use: {chosen}")
         axes.legend()

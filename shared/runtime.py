@@ -17,6 +17,7 @@ import contextlib
 import difflib
 import functools
 import json
+import logging
 import os
 import platform
 import random
@@ -34,6 +35,8 @@ from pathlib import Path
 from typing import Any
 
 PROFILES = ("tiny", "small", "full")
+# With AVX512-BF16, bitsandbytes looks for a kernel of the Hub while it is imported and warns where it finds none. The course wants none.
+NOISY_LOGGER = "bitsandbytes.backends.cpu.ops"
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -309,6 +312,7 @@ def setup(seed: int = 0) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # widget bars break the rendering on GitHub
     if os.environ.get("COURSE_PROFILE") == "tiny":
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    logging.getLogger(NOISY_LOGGER).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what a notebook on GitHub can show
     import datasets
     import transformers

@@ -51,7 +51,10 @@ BUCKETS = {
 }
 CURVES = {"micro-F1": np.array([0.2, 0.6, 0.1]), "macro-F1": np.array([0.1, 0.4, 0.3])}
 CUTS = {"stride 0": [(0, 60), (60, 120)], "stride 20": [(0, 60), (40, 100), (80, 120)]}
-STRIDES = [{"stride": s, "windows_per_question": w, "answers_whole": a} for s, w, a in ((0, 1.2, 0.97), (64, 1.3, 1.0))]
+STRIDES = [
+    {"max_length": length, "stride": stride, "windows_per_question": windows, "answers_whole": whole}
+    for length, stride, windows, whole in ((256, 0, 1.2, 0.97), (256, 64, 1.3, 1.0), (128, 0, 2.1, 0.9), (128, 32, 2.5, 0.99))
+]
 OUTCOMES = {"writing": {"perfect": 0.5, "partial": 0.3, "zero": 0.2}, "pointing": {"perfect": 0.7, "partial": 0.25, "zero": 0.05}}
 LENGTHS = {"test": np.array([0.5, 1.0, 9.0]), "course": np.array([1.0])}
 SIZES = [
@@ -428,10 +431,11 @@ def test_windows_draws_every_window_over_its_tokens_and_every_answer_in_every_pa
 
 def test_stride_sweep_draws_cost_and_gain_over_the_strides_and_marks_the_one_in_use():
     left, right = plots.stride_sweep(STRIDES, 64).axes
-    assert left.lines[0].get_xydata().tolist() == [[0, 1.2], [64, 1.3]]
-    assert right.lines[0].get_xydata().tolist() == [[0, 0.97], [64, 1.0]]
+    assert left.lines[0].get_xydata().tolist() == [[0, 1.2], [64, 1.3]] and left.lines[1].get_xydata().tolist() == [[0, 2.1], [32, 2.5]]
+    assert right.lines[0].get_xydata().tolist() == [[0, 0.97], [64, 1.0]] and right.lines[1].get_xydata().tolist() == [[0, 0.9], [32, 0.99]]
+    assert right.get_ylim()[1] < 1.01, "no share is above one"
     for axes in (left, right):
-        assert list(axes.lines[1].get_xdata()) == [64, 64] and legend(axes) == ["in use: 64"]
+        assert list(axes.lines[2].get_xdata()) == [64, 64] and legend(axes) == ["256 tokens", "128 tokens", "in use: 64"]
 
 
 def test_token_logits_draws_both_bars_of_every_token():

@@ -1,5 +1,7 @@
 import errno
+import importlib.util
 import json
+import logging
 import os
 import platform
 import random
@@ -365,6 +367,18 @@ def test_setup_seeds_says_what_it_runs_on_and_keeps_tiny_offline(monkeypatch, ca
     assert lines[0] == "profile tiny on Tesla T4, training precision fp16, seed 5"
     assert f"torch {metadata.version('torch')}" in lines[1]
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
+
+
+def test_setup_quiets_a_logger_that_exists(monkeypatch):
+    restore_what_setup_sets(monkeypatch)
+    logger = logging.getLogger(runtime.NOISY_LOGGER)
+    monkeypatch.setattr(logger, "level", logging.NOTSET)
+    runtime.setup()
+    assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
+    package = importlib.util.find_spec("bitsandbytes")
+    if package is not None:
+        source = Path(package.origin).parent.joinpath(*runtime.NOISY_LOGGER.split(".")[1:]).with_suffix(".py")
+        assert "logging.getLogger(__name__)" in source.read_text()
 
 
 def test_setup_leaves_the_network_alone_outside_tiny(monkeypatch):
