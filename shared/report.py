@@ -74,7 +74,7 @@ def save_results(
         "model": model,
         "environment": runtime.environment() | ({"precision": precision} if precision else {}),
         "seed": cfg.seed,
-        **_times(clock, timed),
+        **_times(clock, run),
         "history": history,
         "metrics": metrics,
         "baselines": baselines,
@@ -85,18 +85,23 @@ def save_results(
     return results
 
 
-def _timed(run: RunFolder) -> list[dict[str, float]]:
-    """Of a resumed run, the steps that were timed, of how many, their seconds and peak memory (`training.Stopwatch`); else nothing."""
-    record = run.logs / "timed.json"
+def _timed(run: RunFolder, part: str = "") -> list[dict[str, float]]:
+    """Of a resumed run, the steps that were timed, of how many, their seconds and peak memory (`training.Stopwatch`); else nothing.
+
+    Args:
+        part: the folder of a second training inside the run, if that is meant.
+    """
+    record = run.path / part / "logs" / "timed.json"
     return [json.loads(record.read_text(encoding="utf8"))] if run.resumed and record.is_file() else []
 
 
-def _times(clock: runtime.Clock, timed: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Seconds and peak memory of each phase; of a resumed run's training, those on record."""
+def _times(clock: runtime.Clock, run: RunFolder) -> dict[str, dict[str, float]]:
+    """Seconds and peak memory of each phase; of a resumed run's trainings ('train', 'train <folder in the run>'), those on record."""
     found = {"seconds": dict(clock.seconds), "peak_memory_mb": dict(clock.peak_memory_mb)}
-    for row in timed:
-        for key, phases in found.items():
-            phases["train"] = row[key]
+    for phase in [phase for phase in clock.seconds if phase.partition(" ")[0] == "train"]:
+        for row in _timed(run, phase.partition(" ")[2]):
+            for key, phases in found.items():
+                phases[phase] = row[key]
     return found
 
 

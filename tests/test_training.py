@@ -469,6 +469,19 @@ def test_a_resumed_training_counts_the_steps_and_seconds_before_the_interruption
     assert (part["steps"], part["of"]) == (3, 9) and part["seconds"] < 100 and 50 < part["peak_memory_mb"] < 1e5
 
 
+def test_the_times_of_a_resumed_run_are_those_on_record_for_each_of_its_trainings(run):
+    clock = runtime.Clock()
+    clock.seconds = {"load": 2.0, "train": 1.0, "train v2": 1.5, "train other": 0.5}
+    clock.peak_memory_mb = dict.fromkeys(clock.seconds, 10.0)
+    for part, seconds in (("", 100.0), ("v2", 200.0)):
+        (run.path / part / "logs").mkdir(parents=True, exist_ok=True)
+        (run.path / part / "logs" / "timed.json").write_text(json.dumps({"steps": 3, "of": 3, "seconds": seconds, "peak_memory_mb": 99.0}))
+    assert report._times(clock, run)["seconds"] == clock.seconds  # not resumed
+    found = report._times(clock, RunFolder(run.path, resumed=True))
+    assert found["seconds"] == {"load": 2.0, "train": 100.0, "train v2": 200.0, "train other": 0.5}
+    assert found["peak_memory_mb"] == {"load": 10.0, "train": 99.0, "train v2": 99.0, "train other": 10.0}
+
+
 def test_a_checkpoint_without_state_or_weights_is_none(run):
     for name in ("checkpoint-3", "checkpoint-4"):
         (run.checkpoints / name).mkdir()
