@@ -26,6 +26,8 @@ import time
 import traceback
 from collections.abc import Iterator
 
+# With AVX512-BF16, bitsandbytes looks for a kernel of the Hub while it is imported and warns where it finds none. The course wants none.
+BITSANDBYTES_LOGGER = "bitsandbytes.backends.cpu.ops"
 ADDRESS = "COURSE_FORKSERVER"  # the environment variable that names the server's socket
 LIBRARIES = (
     "torch", "transformers.trainer", "transformers.trainer_seq2seq", "datasets", "peft", "accelerate", "bitsandbytes", "evaluate", "pandas",
@@ -70,7 +72,7 @@ def fork_kernels() -> None:
 def serve(path: str, libraries: list[str]) -> None:
     """Import the libraries, then fork a process for everyone who asks on the socket, until standard input ends."""
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # what a kernel sets before matplotlib is imported
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # as runtime.setup does, which comes too late here
+    logging.getLogger(BITSANDBYTES_LOGGER).setLevel(logging.ERROR)  # as runtime.setup does, which comes too late here
     for name in libraries:
         with contextlib.suppress(ImportError):  # a library that is missing is the tests' to report, not ours
             importlib.import_module(name)

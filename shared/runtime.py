@@ -34,9 +34,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from shared.forkserver import BITSANDBYTES_LOGGER
+
 PROFILES = ("tiny", "small", "full")
-# With AVX512-BF16, bitsandbytes looks for a kernel of the Hub while it is imported and warns where it finds none. The course wants none.
-NOISY_LOGGER = "bitsandbytes.backends.cpu.ops"
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -130,7 +130,7 @@ def bf16_gain(rows: int = 1024, width: int = 768, trials: int = 5) -> float:
     """Time of a linear layer's product in fp32 over that in bfloat16 on this processor, each the fastest of `trials`.
 
     Args:
-        rows: tokens in the product. width: features in and out. About 50 ms in all; one measurement a process.
+        rows: tokens in the product. width: features in and out. A tenth of a second in all; one measurement a process.
     """
     import torch
 
@@ -312,7 +312,7 @@ def setup(seed: int = 0) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # widget bars break the rendering on GitHub
     if os.environ.get("COURSE_PROFILE") == "tiny":
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    logging.getLogger(NOISY_LOGGER).setLevel(logging.ERROR)
+    logging.getLogger(BITSANDBYTES_LOGGER).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what a notebook on GitHub can show
     import datasets
     import transformers

@@ -371,13 +371,13 @@ def test_setup_seeds_says_what_it_runs_on_and_keeps_tiny_offline(monkeypatch, ca
 
 def test_setup_quiets_a_logger_that_exists(monkeypatch):
     restore_what_setup_sets(monkeypatch)
-    logger = logging.getLogger(runtime.NOISY_LOGGER)
+    logger = logging.getLogger(runtime.BITSANDBYTES_LOGGER)
     monkeypatch.setattr(logger, "level", logging.NOTSET)
     runtime.setup()
     assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
     package = importlib.util.find_spec("bitsandbytes")
     if package is not None:
-        source = Path(package.origin).parent.joinpath(*runtime.NOISY_LOGGER.split(".")[1:]).with_suffix(".py")
+        source = Path(package.origin).parent.joinpath(*runtime.BITSANDBYTES_LOGGER.split(".")[1:]).with_suffix(".py")
         assert "logging.getLogger(__name__)" in source.read_text()
 
 
