@@ -240,12 +240,22 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
             print(f"        {line}")
         print(f"        the notebook up to there: {_shown(executed)}", flush=True)
         return False
-    page = report.render_run(path.parent, folder)
-    if options.commit:
-        changed = report.commit_run(path.parent, folder, executed)
-        print(f"committed to {name}; rendered {', '.join(_shown(p) for p in changed) or 'nothing new'}")
-    print(f"ok      {name}  {progress.seconds:.0f} s  report: {_shown(page)}", flush=True)
+    try:
+        _publish(path, folder, executed, options.commit)
+    except CourseError as error:  # results are whole; the other lessons still have their turn
+        print(f"FAILED  {name}  ran, and its results are in {_shown(folder)}, but not every page could be written: {error}", flush=True)
+        return False
+    print(f"ok      {name}  {progress.seconds:.0f} s  report: {_shown(folder / 'report.md')}", flush=True)
     return True
+
+
+def _publish(path: Path, folder: Path, executed: Path, commit: bool) -> None:
+    """Render the run's own report and, with --commit, put everything into the lesson and render all pages."""
+    report.render_run(path.parent, folder)
+    if commit:
+        changed = report.commit_run(path.parent, folder, executed)
+        name = path.parent.relative_to(ROOT).as_posix()
+        print(f"committed to {name}; rendered {', '.join(_shown(p) for p in changed) or 'nothing new'}")
 
 
 def _last_lines(notebook: nbformat.NotebookNode, count: int = 3) -> list[str]:

@@ -188,6 +188,26 @@ def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, 
     assert (folder / "plots" / "tiny" / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_page_that_cannot_be_written_fails_its_lesson_alone(checkout, monkeypatch, capsys):
+    folders = {name: lesson(checkout, name, CONFIGURE, RESULTS) for name in ("demo", "other")}
+
+    def execute(path, progress, timeout):
+        progress.run_path = str(results_in_this_process(checkout / "outputs" / f"a_bert_{path.stem}").path)
+        return NOTHING
+
+    def write_pages():
+        raise runtime.CourseError("task-9/older/report.md.j2 asks for what the results do not have")
+
+    monkeypatch.setattr(run, "execute", execute)
+    monkeypatch.setattr(report, "write_pages", write_pages)
+    assert run.main(["demo", "other", "--commit", "--keep-going"]) == 1
+    out = capsys.readouterr().out
+    for name, folder in folders.items():
+        assert f"FAILED  task-9/{name}  ran, and its results are in " in out
+        assert (folder / "results" / "tiny.json").is_file()
+    assert "task-9/older/report.md.j2 asks for" in out
+
+
 def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):
     """As a user: the command in a process of its own, interrupted while it trains."""
     folder = ROOT / "task-1" / "ag-news"
