@@ -1,5 +1,5 @@
 # make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=small takes the Hub's data)
-# make test   set up, run every test, notebooks included
+# make test   set up, run every notebook and every quick test (`pytest -m slow tests`: the others)
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder adds the accuracy comparison)
 PYTHON ?= python3
 VENV ?= .venv

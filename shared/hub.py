@@ -116,9 +116,8 @@ def push(folder: Path, repository: str, private: bool = True) -> str:
     Of several processes only the main one uploads. Raises CourseError for a name that is none, a folder without a card, and
     where the Hub refuses: nobody is logged in, or the token may not write there.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError  # the client's own error type, whichever client it uses
 
     check_repository(repository)
     if not (folder / "README.md").is_file():
@@ -132,7 +131,7 @@ def push(folder: Path, repository: str, private: bool = True) -> str:
 
     try:
         return runtime.agreed(upload)
-    except (HfHubHTTPError, LocalTokenNotFoundError, httpx.HTTPError, OSError) as error:
+    except (HTTPError, LocalTokenNotFoundError, OSError) as error:
         raise CourseError(
             f"the Hub did not take {repository} ({first_line(error)}): log in with a token that may write (`hf auth login` in a "
             "terminal; on Colab the secret HF_TOKEN), or leave push_to_hub empty"

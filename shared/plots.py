@@ -304,10 +304,11 @@ def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Fi
     """Histograms of one score for several groups of questions, {group: [questions]}, with the threshold between them."""
     figure, axes = _figure()
     both = np.concatenate(list(groups.values()))
-    edges = np.linspace(*np.percentile(both, [1, 99]), 31) if len(np.unique(both)) > 1 else np.array([both[0] - 1, both[0] + 1])
+    low, high = (float(limit(np.percentile(both, share), threshold)) for limit, share in ((min, 1), (max, 99)))  # the threshold shows, too
+    edges = np.linspace(low, high, 31) if low < high else np.array([low - 1, low + 1])
     for (name, values), colour in zip(groups.items(), (BLUE, ORANGE), strict=True):
         axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges, color=colour, alpha=0.6, label=f"{name} ({len(values):,})")
-    axes.axvline(np.clip(threshold, edges[0], edges[-1]), color=GREY, linestyle="--", label=f"refuse above {threshold:.2f}")
+    axes.axvline(threshold, color=GREY, linestyle="--", label=f"refuse above {threshold:.2f}")
     axes.set(xlabel=label, ylabel="questions", title="How sure is it that there is no answer?")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

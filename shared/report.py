@@ -505,11 +505,12 @@ def repository(root: Path = ROOT) -> str:
 
 
 def publish(address: str, root: Path = ROOT) -> list[Path]:
-    """Stamp owner/name into pyproject, READMEs and notebooks; returns the files that changed."""
+    """Stamp owner/name into pyproject, READMEs, CITATION.cff and notebooks; returns the files that changed."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
         raise CourseError(f"'{address}' is not a repository: write it as owner/name")
     old, changed = repository(root), []
-    for path in [root / "pyproject.toml", *root.glob("*.md"), *root.glob("task-*/**/*.md"), *root.glob("task-*/*/*.ipynb")]:
+    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "task-*/*/*.ipynb")
+    for path in [path for place in places for path in root.glob(place)]:
         text = path.read_text(encoding="utf8")
         stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
         if stamped != text:
@@ -525,11 +526,14 @@ def commit_run(lesson: Path, run: Path, notebook: Path) -> list[Path]:
     """Copy a run's executed notebook, results and plots into its lesson, then render everything again."""
     results = json.loads((run / "results.json").read_text(encoding="utf8"))
     profile = results["profile"]
+    plots, fresh = lesson / "plots" / profile, lesson / "plots" / f"{profile}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(run / "plots", fresh)  # a full disk or a kill leaves the old plots whole
     if notebook.resolve() != (lesson / notebook.name).resolve():
-        shutil.copyfile(notebook, lesson / notebook.name)
+        write_whole(lesson / notebook.name, notebook.read_text(encoding="utf8"))
     write_json(lesson / "results" / f"{profile}.json", results)
-    shutil.rmtree(lesson / "plots" / profile, ignore_errors=True)
-    shutil.copytree(run / "plots", lesson / "plots" / profile)
+    shutil.rmtree(plots, ignore_errors=True)
+    fresh.rename(plots)
     return write_pages()
 
 

@@ -83,6 +83,22 @@ def writing(place: str, cure: str = "run this cell again; what was trained is in
         raise CourseError(f"cannot write to {place} ({cause}): free some space and {cure}") from None
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for what Python, the CPU's and the GPU's allocators raise where memory is short."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in ("out of memory", "can't allocate memory"))
+
+
+@contextlib.contextmanager
+def memory_for(work: str, cure: str) -> Iterator[None]:
+    """Raise CourseError, with cause and cure, where the memory does not suffice for `work`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise CourseError(f"out of memory while {work}: take {cure}") from None
+
+
 def check_max_length(max_length: int, tokenizer: Any) -> None:
     """Raise CourseError where `max_length` is no length, or more tokens than the model has positions for."""
     if max_length < 1:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
-from shared.runtime import CourseError, encodable, progress
+from shared.runtime import CourseError, encodable, memory_for, progress
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 Parts = tuple[str, str, str]  # what stands before the document, the document, what stands after it
@@ -264,7 +264,7 @@ def generate(
     arguments = {"do_sample": False, "num_beams": 1, "use_cache": True, "eos_token_id": stops, "pad_token_id": pad} | arguments
     stops = np.atleast_1d(arguments["eos_token_id"])
     texts, stopped = [""] * len(rows), np.zeros(len(rows), bool)
-    with _evaluating(model):
+    with _evaluating(model, batch_size):
         for batch in _batches(rows, batch_size):
             padded = _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left")
             ids, mask = (part.to(model.device) for part in padded)
@@ -317,7 +317,7 @@ def generate_scored(
     stops, pad = _stop_tokens(model, tokenizer), _padding_token(tokenizer)
     fixed = {"do_sample": False, "num_beams": 1, "use_cache": True, "return_dict_in_generate": True, "output_logits": True}
     found = Scored([""] * len(rows), np.zeros(len(rows), bool), np.zeros(len(rows)), np.zeros((len(rows), len(ending))))
-    with _evaluating(model):
+    with _evaluating(model, batch_size):
         for batch in _batches(rows, batch_size):
             ids, mask = (part.to(model.device) for part in _pad([rows[row] for row in batch], pad, "left"))
             limits = {"max_new_tokens": max_new_tokens, "eos_token_id": stops, "pad_token_id": pad}
@@ -469,12 +469,13 @@ def _bar_disabled() -> bool | None:
 
 
 @contextlib.contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Dropout off and no gradients; the model's mode is restored."""
+def _evaluating(model: PreTrainedModel, batch_size: int) -> Iterator[None]:
+    """Dropout off and no gradients; the model's mode is restored. CourseError where the batches are too large for the memory."""
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        cure = "fewer (batch_size here; in the lessons generation_batch or score_batch), or shorter ones"
+        with memory_for(f"asking the model for {batch_size} texts at once", cure), torch.inference_mode():
             yield
     finally:
         model.train(training)
@@ -513,7 +514,7 @@ def label_log_likelihoods(
     rows, pairs = list(inputs), list(inputs.values())
     _check_window(model, rows, 0)
     found = np.zeros(len(contexts))
-    with _evaluating(model):
+    with _evaluating(model, batch_size):
         for batch in _batches(rows, batch_size):
             asked = [(place, pair) for place, row in enumerate(batch) for pair in pairs[row]]
             targets, counted = _pad([endings[pair] for _, pair in asked], 0, "left")

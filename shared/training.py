@@ -44,7 +44,6 @@ from transformers.trainer_utils import PredictionOutput, rotate_checkpoints
 from shared import runtime, text2text
 from shared.runtime import Config, CourseError, RunFolder, first_line
 
-NO_MEMORY = ("out of memory", "can't allocate memory")  # what the GPU's and the CPU's allocators say
 NO_SPACE = ("no space left", "failed writing file", "unexpected pos")  # the last two are torch.save's words for it
 MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels", "pooling")
 
@@ -169,6 +168,13 @@ class OrderedTrainer(Trainer):
     that lines predictions up with rows (saved predictions, error analysis, SQuAD scores) is then silently wrong.
     """
 
+    def __init__(self, model: PreTrainedModel, args: TrainingArguments, **settings: Any):
+        if getattr(model, "is_loaded_in_4bit", False) and args.n_gpu > 1:
+            # the library does not spread a packed model over the GPUs of one process, yet counts its loss once for each of them
+            args.per_device_train_batch_size *= args.n_gpu
+            args._n_gpu = 1
+        super().__init__(model=model, args=args, **settings)
+
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         # with several processes accelerate shards the sequential default itself
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None
@@ -202,7 +208,8 @@ class OrderedTrainer(Trainer):
         if self.args.world_size > 1 or "input_ids" not in getattr(test_dataset, "column_names", ()):
             return super().predict(test_dataset, *args, **kwargs)
         order = np.argsort([-len(ids) for ids in test_dataset["input_ids"]], kind="stable")
-        output = super().predict(test_dataset.select(order), *args, **kwargs)
+        with runtime.memory_for(f"predicting {self.args.eval_batch_size} rows at once", "a smaller batch_size or max_length"):
+            output = super().predict(test_dataset.select(order), *args, **kwargs)
         back = np.argsort(order)
         return output._replace(predictions=_rows(output.predictions, back), label_ids=_rows(output.label_ids, back))
 
@@ -230,6 +237,9 @@ def trainer(
     loss alone; `settings` are further arguments of the Trainer, for example compute_loss_func or another data_collator.
     """
     settings.setdefault("data_collator", DataCollatorWithPadding(tokenizer))
+    if model.config.is_encoder_decoder:
+        # their losses are means over the batch, but the Trainer takes their **kwargs for a promise to divide by the whole step's tokens
+        model.accepts_loss_kwargs = False
     return kind(
         model=model,
         args=args,
@@ -240,6 +250,23 @@ def trainer(
         callbacks=callbacks(patience),
         **settings,
     )
+
+
+def adamw_by_size(model: PreTrainedModel, rate: float) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """AdamW that moves every weight by a share of its matrix's size, as `optimizer_cls_and_kwargs` of a new Trainer.
+
+    Args:
+        model: as it is before its first step; a matrix's size is the root mean square of its values then.
+        rate: the share, for example 0.01; the schedule scales it as it scales a learning rate.
+
+    An Adam step is about as large as the learning rate, whatever the weight. A T5 begins with embeddings of size 1 and queries of size
+    0.008, so that one rate for both is too small for the former or too large for the latter. Adafactor, which T5 was trained with,
+    multiplies the rate by the matrix's size (Shazeer, Stern 2018, arXiv 1804.04235, section 8; its least size, 0.001, is taken over);
+    nanoT5 (Nawrot 2023, arXiv 2309.02373) found this to be what plain AdamW lacks. Nothing decays.
+    """
+    sized = [(weight, weight.detach().float().square().mean().sqrt().item()) for weight in model.parameters() if weight.requires_grad]
+    groups = [{"params": [weight], "lr": rate * max(size, 1e-3), "weight_decay": 0.0} for weight, size in sized]
+    return torch.optim.AdamW, {"params": groups, "fused": True}
 
 
 def weighted_loss(positive_weight: torch.Tensor) -> Callable[..., torch.Tensor]:
@@ -374,7 +401,8 @@ class StopAfter(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.spent = time.perf_counter() - self.started
-        control.should_training_stop |= self.spent * (1 + 1 / state.global_step) > self.seconds
+        over = self.spent * (1 + 1 / state.global_step) > self.seconds
+        control.should_training_stop |= runtime.agreed(lambda: over)  # one clock for all processes, or one would wait for ever
 
 
 def callbacks(patience: int) -> list[TrainerCallback]:
@@ -398,16 +426,44 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
         print(f"going on from {checkpoint.name}")
+        _keep_patience(trainer, checkpoint)
     trainer.add_callback(Stopwatch(run))
     with _interruptible(trainer) as interrupted, _short_of_room(trainer.args, run):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if interrupted.is_set():
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.resume}")
         raise KeyboardInterrupt
+    if trainer.model.config.is_encoder_decoder:
+        # in 16 bits accelerate has wrapped `forward`, and `generate` goes round that for the encoder alone: a model that was loaded
+        # again, without the wrapper, would then write other texts
+        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     history = list(trainer.state.log_history)
     text = json.dumps(history, indent=1)
     runtime.by_main_process(lambda: runtime.write_whole(run.logs / "history.json", text))
     return history
+
+
+def _keep_patience(trainer: Trainer, checkpoint: Path) -> None:
+    """Go on counting the evaluations without a better score where the checkpoint left off; the library begins at none.
+
+    (Its own `restore_callback_states_from_checkpoint` makes every callback anew, without the arguments that ours need.)
+    """
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf8"))
+    kept = state.get("stateful_callbacks", {}).get("EarlyStoppingCallback", {}).get("attributes", {})
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, EarlyStoppingCallback):
+            callback.early_stopping_patience_counter = kept.get("early_stopping_patience_counter", 0)
+            if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
+                trainer.add_callback(_StoppedBefore())
+                return
+
+
+class _StoppedBefore(TrainerCallback):
+    """Ends a training that had stopped early before it was resumed. One step is made, whose weights give way to the best ones."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = True
+        control.should_evaluate = control.should_save = False
 
 
 @contextmanager
@@ -417,8 +473,8 @@ def _short_of_room(args: TrainingArguments, run: RunFolder) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
         said = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
-            batch, accumulate = args.per_device_train_batch_size * _devices(), args.gradient_accumulation_steps
+        if runtime.is_out_of_memory(error):
+            batch, accumulate = args.train_batch_size * args.world_size, args.gradient_accumulation_steps
             values = f"batch_size={batch // 2} accumulate={accumulate * 2}, which takes {'as many' if batch % 2 == 0 else 'nearly as many'}"
             if run.resume != run.name:  # a training inside the run, whose batch the lesson has derived from its key
                 values = "batch_size to half of what it is and accumulate to twice that, which takes as many"

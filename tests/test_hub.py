@@ -1,8 +1,10 @@
 """The model card's numbers, and an upload that happens only by name; the Hub itself is replaced."""
 
+import functools
 import json
 
 import httpx
+import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
@@ -114,12 +116,20 @@ def test_nothing_is_sent_without_a_card_or_to_no_repository(api, tmp_path):
     assert api.calls == []
 
 
-@pytest.mark.parametrize("kind", ["not logged in", "forbidden", "offline"])
+@pytest.mark.parametrize("kind", ["not logged in", "forbidden"])
 def test_a_refusal_of_the_hub_names_the_cure(api, tmp_path, monkeypatch, kind):
     (tmp_path / "README.md").write_text("card")
     answer = httpx.Response(403, request=httpx.Request("POST", "https://huggingface.co/api/repos/create"))
     refusals = {"not logged in": errors.LocalTokenNotFoundError("Token is required"),
-                "forbidden": errors.HfHubHTTPError("403 Forbidden", response=answer), "offline": httpx.ConnectError("no network")}
+                "forbidden": errors.HfHubHTTPError("403 Forbidden", response=answer)}
     monkeypatch.setattr(api, "refusal", refusals[kind])
+    with pytest.raises(CourseError, match=r"did not take ada/adapters \(.+\): log in with a token that may write"):
+        hub.push(tmp_path, "ada/adapters")
+
+
+def test_without_a_network_the_true_client_s_error_is_told_in_a_line(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("card")
+    nobody_listens = functools.partial(huggingface_hub.HfApi, endpoint="http://127.0.0.1:9", token="hf_none")
+    monkeypatch.setattr(huggingface_hub, "HfApi", nobody_listens)
     with pytest.raises(CourseError, match=r"did not take ada/adapters \(.+\): log in with a token that may write"):
         hub.push(tmp_path, "ada/adapters")

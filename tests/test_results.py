@@ -5,9 +5,11 @@ import errno
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import jsonschema
+import nbformat
 import pytest
 
 from shared import plots, report, runtime
@@ -153,6 +155,20 @@ def test_publish_stamps_every_place_and_refuses_nonsense(checkout):
     assert (checkout / "README.md").read_text() == "not-ada/course, ada/course-2, bob/lessons."
     with pytest.raises(CourseError, match="write it as owner/name"):
         report.publish("https://example.org/x", checkout)
+
+
+def test_publish_stamps_a_true_lesson_and_everything_around_it(tmp_path):
+    lesson, old = "task-1/ag-news", report.repository(ROOT)
+    for name in ("pyproject.toml", "README.md", "README.id.md", "CITATION.cff", "task-1/README.md", f"{lesson}/ag_news.ipynb"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    report.publish("ada/course", tmp_path)
+    notebook = nbformat.read(tmp_path / lesson / "ag_news.ipynb", 4)
+    assert f"colab.research.google.com/github/ada/course/blob/main/{lesson}/ag_news.ipynb" in notebook.cells[0].source
+    assert 'REPOSITORY = "ada/course"' in notebook.cells[1].source
+    assert 'repository-code: "https://github.com/ada/course"' in (tmp_path / "CITATION.cff").read_text()
+    assert report.repository(tmp_path) == "ada/course"
+    assert not [path for path in tmp_path.rglob("*.*") if old in path.read_text(encoding="utf8")]
 
 
 def readme_row(checkout, results, variables="") -> str:

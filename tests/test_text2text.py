@@ -329,6 +329,18 @@ def test_generation_changes_neither_the_tokenizer_nor_the_models_mode(tmp_path, 
     assert events == [{"step": 3, "of": 7}, {"step": 6, "of": 7}, {"step": 7, "of": 7}]
 
 
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_too_little_memory_for_a_batch_names_the_cure(monkeypatch, kind):
+    model, tokenizer = tiny(kind)
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr(model, "generate", full)
+    with pytest.raises(CourseError, match=r"out of memory while asking the model for 3 texts at once: take fewer .*generation_batch"):
+        generate(model, tokenizer, TEXTS, max_new_tokens=2, batch_size=3)
+
+
 def test_the_models_own_generation_settings_do_not_sneak_in(monkeypatch):
     model, tokenizer = tiny("llama")
     expected = generate(model, tokenizer, TEXTS, max_new_tokens=4).texts

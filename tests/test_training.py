@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState
+from datasets import Dataset
+from transformers import DataCollatorForSeq2Seq, TrainerCallback, TrainerControl, TrainerState
 
-from shared import data, forkserver, metrics, models, qa, report, runtime, training
+from shared import data, forkserver, metrics, models, qa, report, runtime, seq2seq, training
 from shared.runtime import ROOT, CourseError, RunFolder
 from tests.tiny_training import config, trainer_for
 
@@ -199,6 +200,16 @@ def test_early_stopping_stops(run):
     assert trainer.state.global_step < 30  # 180 without early stopping
 
 
+def test_a_packed_model_takes_one_gpu_and_the_whole_batch(run):
+    args = training.arguments(config(batch_size=8), run, rows=16)
+    args._n_gpu, args.per_device_train_batch_size = 2, 4  # as on a machine with two GPUs
+    model = trainer_for(config(), run).model
+    for packed, found in ((False, (2, 4, 8)), (True, (1, 8, 8))):
+        model.is_loaded_in_4bit = packed
+        trainer = training.OrderedTrainer(model, args, eval_dataset=[])
+        assert (trainer.args.n_gpu, trainer.args.per_device_train_batch_size, trainer.args.train_batch_size) == found
+
+
 def test_a_training_ends_before_its_time_is_over(run, monkeypatch):
     unchecked = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     none_left, patient, ten = training.StopAfter(0.0), training.StopAfter(600), training.StopAfter(10)
@@ -302,6 +313,20 @@ def test_trainer_stops_after_as_many_checks_without_a_better_score(run):
     assert trainer.state.global_step == 6  # 2 steps an epoch; the first check is the best, then two without a better one
 
 
+@pytest.mark.parametrize(("patience", "steps"), [(2, 7), (3, 8)])
+def test_a_resumed_run_counts_on_until_its_patience_is_over(run, patience, steps):
+    """It stopped at step 6, after two checks without a better one: with the same patience nothing is left to do (one step is
+    made and given up), with one check more patience it is the third such check, at step 8, that ends it."""
+    options = {"cfg": config(epochs=30.0, learning_rate=1e-12, evaluations_per_epoch=1), "arguments": {"metric": "macro_f1"}}
+    first = lesson(run, "rte", patience=2, **options)
+    training.fit(first, run)
+    again = lesson(run, "rte", patience=patience, **options)
+    training.fit(again, RunFolder(run.path, resumed=True))
+    assert again.state.global_step == steps
+    for key, weight in first.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[key], weight, atol=1e-6, rtol=0)
+
+
 def test_weights_of_one_are_the_plain_loss_and_larger_ones_count_positive_rows_as_often(run):
     logits, labels = torch.randn(5, 28), (torch.rand(5, 28) < 0.2).float()
     outputs = types.SimpleNamespace(logits=logits)
@@ -388,6 +413,57 @@ def test_accumulated_steps_are_one_large_step(run, name):
     assert four_losses == pytest.approx(one_loss, abs=1e-4)
     for key in large:
         torch.testing.assert_close(small[key], large[key], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["t5-small", "bart-base"])
+def test_accumulated_steps_of_an_encoder_decoder_are_one_large_step(run, name):
+    ids = np.random.default_rng(0).integers(5, 200, (8, 11)).tolist()
+    rows = Dataset.from_list([{"input_ids": row[:6], "attention_mask": [1] * 6, "labels": row[6:]} for row in ids])
+
+    def trained(batch_size, steps):
+        model, tokenizer, _ = seq2seq.load_seq2seq(name, "random", tokenizer_texts=["one two three"], vocabulary=300, dropout=0.0)
+        more = ONCE | {"max_steps": 1, "gradient_accumulation_steps": steps, "optim": "sgd", "max_grad_norm": 0.0, "warmup_steps": 0,
+                       "weight_decay": 0.0, "logging_steps": 1}  # fmt: skip
+        args = training.arguments(config(batch_size=batch_size, learning_rate=0.1), run, rows=8, **more)
+        collate = DataCollatorForSeq2Seq(tokenizer, model=model)
+        trainer = training.trainer(model, tokenizer, args, {"train": rows, "validation": rows}, None, 2, data_collator=collate)
+        return training.fit(trainer, run)[0]["loss"], trainer.model.state_dict()
+
+    (one_loss, large), (four_losses, small) = trained(8, 1), trained(2, 4)
+    assert four_losses == pytest.approx(one_loss, abs=1e-3)
+    for key in large:
+        torch.testing.assert_close(small[key], large[key], atol=1e-5, rtol=0)
+
+
+def test_adamw_by_size_moves_every_weight_by_the_same_share_of_its_matrix(run):
+    model, tokenizer, _ = seq2seq.load_seq2seq("t5-small", "random", tokenizer_texts=["one two three"], vocabulary=300, dropout=0.0)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    rows = Dataset.from_list([{"input_ids": [7, 8, 9], "attention_mask": [1] * 3, "labels": [8, 5, 1]}] * 8)
+    args = training.arguments(config(), run, rows=8, **ONCE, max_steps=1, warmup_steps=0)
+    optimizer = training.adamw_by_size(model, 0.01)
+    trainer = training.trainer(model, tokenizer, args, {"train": rows, "validation": rows}, None, 2, optimizer_cls_and_kwargs=optimizer,
+                               data_collator=DataCollatorForSeq2Seq(tokenizer, model=model))  # fmt: skip
+    training.fit(trainer, run)
+    sizes = {}
+    for name, weight in model.named_parameters():
+        sizes[name] = before[name].square().mean().sqrt().item()
+        moved = (weight - before[name]).abs()[(weight != before[name])]
+        assert moved.numel() and moved.max().item() == pytest.approx(0.01 * max(sizes[name], 1e-3), rel=0.02), name
+    assert max(sizes.values()) > 40 * min(sizes.values())  # so that one rate for all would have been far off
+
+
+def test_an_encoder_decoder_trained_in_16_bits_writes_as_one_that_was_loaded_again(run):
+    model, tokenizer, _ = seq2seq.load_seq2seq("t5-small", "random", tokenizer_texts=["one two three"], vocabulary=300)
+    rows = Dataset.from_list([{"input_ids": [7, 8, 9], "attention_mask": [1] * 3, "labels": [8, 1]}] * 8)
+    args = training.arguments(config(), run, rows=8, **ONCE, bf16=True)
+    collate = DataCollatorForSeq2Seq(tokenizer, model=model)
+    training.fit(training.trainer(model, tokenizer, args, {"train": rows, "validation": rows}, None, 2, data_collator=collate), run)
+    models.save(model, tokenizer, run.model)
+    again, _ = seq2seq.load_saved(run.model)
+    with torch.no_grad():
+        logits = [one.eval()(**collate([rows[0]])).logits for one in (model, again)]
+    assert logits[0].dtype == torch.float32
+    torch.testing.assert_close(logits[0], logits[1], atol=0, rtol=0)
 
 
 # ---------------------------------------------------------------- interruption, in a process of its own
@@ -525,6 +601,13 @@ def test_a_training_inside_a_run_names_the_run_and_leaves_the_lessons_batch_to_t
     advice = "set batch_size to half of what it is and accumulate to twice that, which takes as many rows a step"
     with pytest.raises(CourseError, match=rf"{advice}.*; resume=2026-01-02_03-04-05_bert_ag-news goes on"):
         training.fit(trainer, inner)
+
+
+def test_out_of_memory_in_a_prediction_names_the_cure(run, monkeypatch):
+    trainer = trainer_for(config(batch_size=8), run, rows=16)
+    monkeypatch.setattr(trainer.model, "forward", lambda input_ids=None, **others: raise_on_the_gpu())
+    with pytest.raises(CourseError, match="out of memory while predicting 16 rows at once: take a smaller batch_size or max_length"):
+        trainer.predict(trainer.eval_dataset)
 
 
 def test_halved_batches_accumulated_are_as_many_steps(run):
