@@ -61,7 +61,7 @@ def test_rows_of_the_course_are_not_called_the_data_sets():
     split = next(name for name in RESULTS["data"] if name.startswith("train"))
     page = card(RESULTS | {"data": RESULTS["data"] | {split: RESULTS["data"][split] | {"source": "bundled"}}})
     assert "ada/rows" not in page and "datasets" not in page
-    assert f"on {RESULTS['data'][split]['rows']} rows\n(the course's own, bundled)" in page
+    assert f"on {RESULTS['data'][split]['rows']:,} rows\n(the course's own, bundled)" in page
 
 
 def test_the_card_follows_the_results():
