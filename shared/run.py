@@ -241,7 +241,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
         print(f"        the notebook up to there: {_shown(executed)}", flush=True)
         return False
     try:
-        _publish(path, folder, executed, options.commit)
+        _render_and_commit(path, folder, executed, options.commit)
     except CourseError as error:  # results are whole; the other lessons still have their turn
         print(f"FAILED  {name}  ran, and its results are in {_shown(folder)}, but not every page could be written: {error}", flush=True)
         return False
@@ -249,7 +249,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
     return True
 
 
-def _publish(path: Path, folder: Path, executed: Path, commit: bool) -> None:
+def _render_and_commit(path: Path, folder: Path, executed: Path, commit: bool) -> None:
     """Render the run's own report and, with --commit, put everything into the lesson and render all pages."""
     report.render_run(path.parent, folder)
     if commit:

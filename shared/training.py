@@ -454,11 +454,11 @@ def _keep_patience(trainer: Trainer, checkpoint: Path) -> None:
         if isinstance(callback, EarlyStoppingCallback):
             callback.early_stopping_patience_counter = kept.get("early_stopping_patience_counter", 0)
             if callback.early_stopping_patience_counter >= callback.early_stopping_patience:
-                trainer.add_callback(_StoppedBefore())
+                trainer.add_callback(_StopAtOnce())
                 return
 
 
-class _StoppedBefore(TrainerCallback):
+class _StopAtOnce(TrainerCallback):
     """Ends a training that had stopped early before it was resumed. One step is made, whose weights give way to the best ones."""
 
     def on_step_end(self, args, state, control, **kwargs):
