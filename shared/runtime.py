@@ -37,6 +37,7 @@ from typing import Any
 from shared.forkserver import BITSANDBYTES_LOGGER
 
 PROFILES = ("tiny", "small", "full")
+SPLIT_ROWS = ("train_rows", "validation_rows", "test_rows")  # go to data.load_split, where None takes the whole split
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -245,10 +246,10 @@ def parse_overrides(text: str) -> dict[str, str]:
 
 
 def convert(key: str, text: str, row: tuple[Any, Any, Any]) -> Any:
-    """The override `text` as the type of the defaults in `row`; "all" is None where a profile's default is None."""
+    """The override `text` as the type of the defaults in `row`; "all" is None for a split's rows and where a default is None."""
     example = next((value for value in row if value is not None), 1_000)
     kind = float if any(type(value) is float for value in row) else type(example)
-    if None in row and text.lower() in ("none", "all"):
+    if (None in row or key in SPLIT_ROWS) and text.lower() in ("none", "all"):
         return None
     try:
         if kind is bool:

@@ -157,6 +157,12 @@ def test_convert_takes_the_type_of_the_defaults(text, row, expected):
     assert type(value) is type(expected)
 
 
+@pytest.mark.parametrize("key", ["train_rows", "validation_rows", "test_rows"])
+def test_every_split_can_be_taken_whole(key):
+    assert convert(key, "all", (12, 40, 4_000)) is None
+    assert convert(key, "7", (12, 40, 4_000)) == 7
+
+
 @pytest.mark.parametrize(
     ("text", "row", "kind", "example"),
     [
