@@ -1,5 +1,6 @@
 # make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=small takes the Hub's data)
-# make test   set up, run every notebook and every quick test (`pytest -m slow tests`: the others)
+# make test   set up, run every notebook and every quick test
+# make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder adds the accuracy comparison)
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 # Without bytecode every kernel would compile five thousand modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test bench lint report publish clean
+.PHONY: run test test-slow bench lint report publish clean
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
@@ -34,6 +35,9 @@ run: $(VENV)/.installed-offline
 test: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m pytest --nbval-lax
+
+test-slow: $(VENV)/.installed-offline
+	$(PY) -m pytest -m slow tests
 
 bench: $(VENV)/.installed-offline
 	$(PY) -m tests.bench $(if $(COURSE_DATA),--accuracy)

@@ -203,9 +203,10 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     base = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
 
     def write() -> None:
-        model.save_pretrained(folder, save_embedding_layers=False)  # they are the base model's own
-        runtime.write_whole(folder / BASE_FILE, json.dumps(base, indent=1))
-        tokenizer.save_pretrained(folder)
+        with runtime.whole_folder(folder, "adapter_config.json") as place:
+            model.save_pretrained(place, save_embedding_layers=False)  # they are the base model's own
+            (place / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8")
+            tokenizer.save_pretrained(place)
 
     with runtime.writing(folder.name):
         runtime.by_main_process(write)

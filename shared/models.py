@@ -35,7 +35,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from shared.runtime import CourseError, by_main_process, encodable, first_line, hub_reachable, unknown, writing
+from shared.runtime import CourseError, by_main_process, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
 
@@ -361,9 +361,18 @@ def _sides(texts: list[Text]) -> list[list[str]]:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer, all that `load_saved` needs; CourseError where the disk is full."""
+    """Write weights (safetensors), configuration and tokenizer, all that `load_saved` needs, or none of it.
+
+    Of several processes only the main one writes. CourseError where the disk is full.
+    """
+
+    def write() -> None:
+        with whole_folder(folder, "config.json") as place:
+            model.save_pretrained(place)
+            tokenizer.save_pretrained(place)
+
     with writing(folder.name):
-        by_main_process(lambda: (model.save_pretrained(folder), tokenizer.save_pretrained(folder)))
+        by_main_process(write)
 
 
 def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -23,6 +23,7 @@ import platform
 import random
 import re
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -70,6 +71,25 @@ def write_whole(path: Path, text: str) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: Path, last: str) -> Iterator[Path]:
+    """A folder to write into, whose files move to `folder` when all are there; where writing fails, `folder` stays as it was.
+
+    `last` is the file by which a reader knows a finished folder: it goes first and comes last, so whoever dies between two
+    moves leaves a folder that is known as unfinished. Other files of `folder` stay.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    temporary.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        folder.mkdir(exist_ok=True)
+        (folder / last).unlink(missing_ok=True)
+        for written in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+            written.replace(folder / written.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

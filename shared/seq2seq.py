@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from shared import models
+from shared.pointer import PointerEncoderDecoder
 from shared.runtime import CourseError, first_line, unknown
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
@@ -60,7 +61,10 @@ SEQ2SEQ = {
         "", "t5", {"d_model": 256, "d_kv": 64, "d_ff": 1024, "num_layers": 4, "num_decoder_layers": 4, "num_heads": 4}
     ),
     "minilm2minilm": Seq2SeqSpec("", "encoder-decoder", {"decoder_layers": 3}),
+    "minilm2minilm-copy": Seq2SeqSpec("", "encoder-decoder", {"decoder_layers": 3, "architecture": PointerEncoderDecoder}),
 }
+# those that can read with an encoder that was fine-tuned before
+WARM_STARTED = [name for name, spec in SEQ2SEQ.items() if spec.model_type == "encoder-decoder"]
 
 
 def load_seq2seq(
@@ -80,11 +84,12 @@ def load_seq2seq(
         name: a key of SEQ2SEQ, or any encoder–decoder's Hub id (pre-trained only).
         weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5. "minilm2minilm" is a
             MiniLM encoder and a decoder started from its lowest layers, with random cross-attention (Rothe, Narayan,
-            Severyn 2020, arXiv 1907.12461); with "random" its tiny twin.
+            Severyn 2020, arXiv 1907.12461), and "minilm2minilm-copy" the same with a pointer that copies from the source
+            (`shared.pointer`); with "random" their tiny twins.
         tokenizer_texts, vocabulary: what a random T5's or BART's byte-level BPE is trained on, and its size.
         max_length: positions of a random model that has a limit.
         dropout: one probability for all layers; None keeps the model's own.
-        encoder: for "minilm2minilm", a folder of `models.save` with a fine-tuned MiniLM to read with; its head is left out.
+        encoder: for a warm start from MiniLM, a folder of `models.save` with a fine-tuned MiniLM to read with; its head is left out.
 
     The weights are float32. Raises CourseError for an unknown name and for a model that can't be fetched.
     """
@@ -93,9 +98,9 @@ def load_seq2seq(
     if weights not in ("random", "pretrained"):
         raise unknown("kind of weights", weights, ["random", "pretrained"])
     if spec.model_type == "encoder-decoder":
-        model, tokenizer, card = _warm_started(weights, tokenizer_texts, max_length, spec.sizes["decoder_layers"], encoder, seed)
+        model, tokenizer, card = _warm_started(spec, weights, tokenizer_texts, max_length, encoder, seed)
     elif encoder:
-        raise CourseError(f"{name} brings its own encoder: only minilm2minilm can take another")
+        raise CourseError(f"{name} brings its own encoder: only {' and '.join(WARM_STARTED)} can take another")
     elif weights == "pretrained":
         model, tokenizer, card = _pretrained(spec, name)
     else:
@@ -114,8 +119,9 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An encoder–decoder and its tokenizer from a folder written by `models.save`, in evaluation mode, with float32 weights."""
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
-    warm = AutoConfig.from_pretrained(folder).model_type == "encoder-decoder"
-    architecture = EncoderDecoderModel if warm else AutoModelForSeq2SeqLM
+    config = AutoConfig.from_pretrained(folder)
+    warm = PointerEncoderDecoder if PointerEncoderDecoder.__name__ in (config.architectures or []) else EncoderDecoderModel
+    architecture = warm if config.model_type == "encoder-decoder" else AutoModelForSeq2SeqLM
     return architecture.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
 
@@ -214,14 +220,14 @@ def tokenizer_for(texts: Iterable[str], vocabulary: int, special: tuple[str, ...
 
 
 def _warm_started(
-    weights: str, texts: Iterable[str], max_length: int, layers: int, fine_tuned: Path | None, seed: int
+    spec: Seq2SeqSpec, weights: str, texts: Iterable[str], max_length: int, fine_tuned: Path | None, seed: int
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     """A MiniLM encoder, fine-tuned or not, and a decoder of MiniLM's embeddings and lowest layers with cross-attention that
     knows nothing yet."""
     source, tokenizer, card = models.load_encoder("minilm", weights, ["none"], tokenizer_texts=texts, max_length=max_length, seed=seed)
     encoder = source.base_model
     settings = encoder.config.to_dict() | {"is_decoder": True, "add_cross_attention": True}
-    settings["num_hidden_layers"] = min(layers, encoder.config.num_hidden_layers)
+    settings["num_hidden_layers"] = min(spec.sizes["decoder_layers"], encoder.config.num_hidden_layers)
     decoder = BertLMHeadModel(BertConfig(**{k: v for k, v in settings.items() if k not in ("model_type", "architectures")}))
     decoder.bert.load_state_dict(encoder.state_dict(), strict=False)  # the upper layers stay behind, cross-attention is new
     if fine_tuned:
@@ -230,8 +236,9 @@ def _warm_started(
             raise CourseError(f"the model in {fine_tuned.parent.name} has another vocabulary: train it on the same texts, or leave it out")
         encoder = other.base_model
         card = card | {"id": f"{card['id']}, its encoder fine-tuned before"}
-    model = EncoderDecoderModel(encoder=encoder, decoder=decoder)
+    model = spec.sizes.get("architecture", EncoderDecoderModel)(encoder=encoder, decoder=decoder)
     start, end, pad = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id
     model.config.decoder_start_token_id, model.config.eos_token_id, model.config.pad_token_id = start, end, pad
     model.generation_config = GenerationConfig(decoder_start_token_id=start, eos_token_id=end, pad_token_id=pad)
-    return model, tokenizer, card | {"id": f"{card['id']}, warm-started on both sides"}
+    copies = ", with a copying pointer" if isinstance(model, PointerEncoderDecoder) else ""
+    return model, tokenizer, card | {"id": f"{card['id']}, warm-started on both sides{copies}"}

@@ -115,6 +115,7 @@ def test_the_reference_of_the_translation_lesson_comes_from_the_hub_and_translat
     ("what", "trouble", "answer"),
     [
         (ROWS, {"datasets/fancyzhx": 404}, "NOTE: the Hub gave no fancyzhx/ag_news (DatasetNotFoundError"),
+        (ROWS, {"datasets/fancyzhx": 401}, "NOTE: the Hub gave no fancyzhx/ag_news ("),
         (ROWS, {"train-00000": "cut"}, "NOTE: the Hub gave no fancyzhx/ag_news ("),
         (ROWS, {"/": 500}, "NOTE: the Hub gave no fancyzhx/ag_news (no network)"),
         (MODEL, {"microsoft/phi-2": 404}, "ERROR cannot load microsoft/phi-2: check the connection"),
@@ -132,3 +133,21 @@ def test_a_failing_hub_is_named_and_nothing_hangs(hub, tmp_path, what, trouble, 
 def test_a_hub_that_does_not_answer_is_noticed_within_ten_seconds(hub, tmp_path):
     said = ask(hub, tmp_path, ROWS, {"whoami": 30.0})
     assert "(no network)" in said and float(re.search(r"SECONDS ([\d.]+)", said)[1]) < 10
+
+
+def test_a_slow_hub_is_waited_for(hub, tmp_path):
+    assert "GOT a model" in ask(hub, tmp_path, MODEL, {"model.safetensors": 4.0})
+    assert "GOT 120" in ask(hub, tmp_path, ROWS, {"train-00000": 4.0})
+
+
+@pytest.mark.parametrize(("what", "file", "got"), [(MODEL, "model.safetensors", "GOT a model"), (ROWS, "train-00000", "GOT 120")])
+def test_what_was_cut_off_is_fetched_the_next_time(hub, tmp_path, what, file, got):
+    first = ask(hub, tmp_path, what, {file: "cut"})
+    assert "cannot load" in first or "the Hub gave no" in first
+    again = ask(hub, tmp_path, what)
+    assert got in again and "the Hub gave no" not in again
+
+
+def test_a_model_that_the_hub_has_lost_comes_from_the_cache(hub, tmp_path):
+    assert "GOT a model" in ask(hub, tmp_path, MODEL)
+    assert "GOT a model" in ask(hub, tmp_path, MODEL, {"microsoft/phi-2": 404})

@@ -613,3 +613,35 @@ def test_the_first_line_of_an_error_is_cut_and_never_empty():
     assert runtime.first_line(ValueError("broken\nand more")) == "broken"
     assert runtime.first_line(OSError()) == "OSError"
     assert runtime.first_line(ValueError("x" * 300), 10) == "x" * 10
+
+
+def test_a_folder_whose_writer_dies_between_two_moves_is_known_as_unfinished(tmp_path, monkeypatch):
+    def write(text):
+        with runtime.whole_folder(tmp_path / "model", "config.json") as place:
+            for name in ("config.json", "weights", "words"):
+                (place / name).write_text(text)
+
+    def read():
+        return {path.name: path.read_text() for path in (tmp_path / "model").iterdir() if path.is_file()}
+
+    write("old")
+    (tmp_path / "model" / "v1").mkdir()
+    (tmp_path / "model" / "v1" / "weights").write_text("another's")
+    moved, replace = [], Path.replace
+
+    def dies(self, target):
+        moved.append(self.name)
+        if len(moved) == 2:
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as killed:
+        killed.setattr(Path, "replace", dies)
+        with pytest.raises(KeyboardInterrupt):
+            write("new")
+    assert moved == ["weights", "words"]
+    assert read() == {"weights": "new", "words": "old"}
+    write("new")
+    assert read() == dict.fromkeys(("config.json", "weights", "words"), "new")
+    assert (tmp_path / "model" / "v1" / "weights").read_text() == "another's"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -77,16 +77,17 @@ def test_the_warm_started_decoder_begins_with_the_encoders_weights_and_new_cross
     assert model.generation_config.eos_token_id == tokenizer.sep_token_id
 
 
-def test_the_encoder_may_be_one_that_was_fine_tuned(tmp_path):
+@pytest.mark.parametrize("name", seq2seq.WARM_STARTED)
+def test_the_encoder_may_be_one_that_was_fine_tuned(tmp_path, name):
     pointing, tokenizer, _ = models.load_encoder("minilm", "random", None, head="spans", tokenizer_texts=TEXTS, max_length=64, seed=7)
     models.save(pointing, tokenizer, tmp_path)
-    plain, *_ = load("minilm2minilm")
-    model, _, card = load("minilm2minilm", encoder=tmp_path)
+    plain, *_ = load(name)
+    model, _, card = load(name, encoder=tmp_path)
     theirs = pointing.base_model.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in model.encoder.state_dict().items() if not key.startswith("pooler"))
     assert all(torch.equal(value, plain.decoder.state_dict()[key]) for key, value in model.decoder.state_dict().items())
     assert "its encoder fine-tuned before" in card["id"]
-    with pytest.raises(CourseError, match=r"^t5-scratch brings its own encoder: only minilm2minilm can take another"):
+    with pytest.raises(CourseError, match=r"^t5-scratch brings its own encoder: only minilm2minilm and minilm2minilm-copy "):
         load("t5-scratch", encoder=tmp_path)
 
 

@@ -31,7 +31,7 @@ def lesson(run, name="t5-small", rows=10, cfg=None, scores=None, arguments=None,
     )
 
 
-@pytest.mark.parametrize("name", ["t5-small", "bart-base", "minilm2minilm"])
+@pytest.mark.parametrize("name", ["t5-small", "bart-base", "minilm2minilm", "minilm2minilm-copy"])
 def test_what_is_generated_for_a_row_stands_in_that_row(run, name):
     trainer = lesson(run, name)
     assert trainer.args.train_sampling_strategy == "group_by_length"
@@ -91,7 +91,7 @@ def test_generation_settings_of_the_checkpoint_do_not_slip_in(run):
         text2text.explicit_generation(model, tokenizer, 9)
 
 
-@pytest.mark.parametrize("name", ["t5-small", "minilm2minilm"])
+@pytest.mark.parametrize("name", ["t5-small", "minilm2minilm", "minilm2minilm-copy"])
 def test_it_learns_saves_the_best_and_reloads_to_the_same_texts(run, name):
     def scores(prediction):
         said = text2text.decode(prediction.predictions, tokenizer)
