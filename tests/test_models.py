@@ -614,25 +614,25 @@ def test_a_full_disk_is_named_with_the_cure(trained, tmp_path, monkeypatch):
         models.save(model, None, tmp_path / "kept")
 
 
-def test_a_save_that_fails_midway_leaves_the_model_that_was_there(trained, tmp_path, monkeypatch):
-    model, tokenizer = trained()
-    models.save(model, tokenizer, tmp_path / "kept")
-    before = {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+def test_a_save_that_fails_midway_leaves_the_model_that_was_there(trained, monkeypatch):
+    model, folder = trained()
+    _, tokenizer = models.load_saved(folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
     with torch.no_grad():
         next(model.parameters()).add_(1.0)
 
-    def full(folder, *args, **kwargs):
-        assert (Path(folder) / "model.safetensors").is_file()  # the weights are written, the tokenizer no longer fits
+    def full(place, *args, **kwargs):
+        assert (Path(place) / "model.safetensors").is_file()  # the weights are written, the tokenizer no longer fits
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
         disk.setattr(tokenizer, "save_pretrained", full)
         with pytest.raises(CourseError, match="No space left"):
-            models.save(model, tokenizer, tmp_path / "kept")
-    assert {path: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]  # the half that was written gave its space back
-    models.save(model, tokenizer, tmp_path / "kept")
-    again, _ = models.load_saved(tmp_path / "kept")
+            models.save(model, tokenizer, folder)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert list(folder.parent.iterdir()) == [folder]  # the half that was written gave its space back
+    models.save(model, tokenizer, folder)
+    again, _ = models.load_saved(folder)
     assert torch.equal(next(again.parameters()), next(model.parameters()))
 
 
