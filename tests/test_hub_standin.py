@@ -146,8 +146,3 @@ def test_what_was_cut_off_is_fetched_the_next_time(hub, tmp_path, what, file, go
     assert "cannot load" in first or "the Hub gave no" in first
     again = ask(hub, tmp_path, what)
     assert got in again and "the Hub gave no" not in again
-
-
-def test_a_model_that_the_hub_has_lost_comes_from_the_cache(hub, tmp_path):
-    assert "GOT a model" in ask(hub, tmp_path, MODEL)
-    assert "GOT a model" in ask(hub, tmp_path, MODEL, {"microsoft/phi-2": 404})
