@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from shared import models
-from shared.pointer import PointerEncoderDecoder
+from shared.pointer import PointerEncoderDecoder, copies
 from shared.runtime import CourseError, unknown
 
 GIB = 2**30
@@ -63,7 +63,7 @@ class Cost:
 def parameters_of(config: PreTrainedConfig, head: str) -> int:
     """The exact number of parameters, tied ones counted once."""
     with torch.device("meta"):
-        return sum(p.numel() for p in _built(head, config).parameters())
+        return sum(p.numel() for p in _model_from(head, config).parameters())
 
 
 def training_cost(
@@ -111,7 +111,7 @@ def _sketched(
     config: PreTrainedConfig, head: str, attention: str | None, adapt: Callable[[PreTrainedModel], PreTrainedModel] | None
 ) -> PreTrainedModel:
     extra = {"attn_implementation": attention} if attention else {}
-    model = _built(head, copy.deepcopy(config), dtype=torch.float32, **extra)  # the library writes into a configuration
+    model = _model_from(head, copy.deepcopy(config), dtype=torch.float32, **extra)  # the library writes into a configuration
     return (adapt(model) if adapt else model).train()
 
 
@@ -144,10 +144,10 @@ def _deepened(one: Cost, two: Cost, blocks: int) -> Cost:
     return Cost(*(first + (blocks - 1) * (second - first) for first, second in pairs))
 
 
-def _built(head: str, config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
+def _model_from(head: str, config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
     if head not in HEADS:
         raise unknown("head", head, list(HEADS))
-    if PointerEncoderDecoder.__name__ in (config.architectures or []):  # the library's Auto classes do not know it
+    if copies(config):
         return PointerEncoderDecoder._from_config(config, **settings)
     return HEADS[head].from_config(config, **settings)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedModel
+from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 _LEAST = 1e-10  # added to every probability: the logarithm of a token that is neither likely nor in the source
@@ -52,11 +52,11 @@ class Pointer(nn.Module):
         The other arguments are those of `attention`. Half precision is left here: probabilities are added up.
         """
         shares = self.attention(states, encoded, source, mask, written).float()
-        found = shares.to(encoded.dtype) @ encoded
-        write = self.gate(torch.cat([states, found], dim=-1)).float().sigmoid()
-        mixed = write * logits.float().softmax(-1)
+        pointed_at = shares.to(encoded.dtype) @ encoded
+        gate = self.gate(torch.cat([states, pointed_at], dim=-1)).float().sigmoid()
+        mixed = gate * logits.float().softmax(-1)
         places = source[:, None, :].expand(-1, shares.shape[1], -1)
-        return mixed.scatter_add(-1, places, (1 - write) * shares).add(_LEAST).log()
+        return mixed.scatter_add(-1, places, (1 - gate) * shares).add(_LEAST).log()
 
 
 class PointerEncoderDecoder(EncoderDecoderModel):
@@ -75,7 +75,7 @@ class PointerEncoderDecoder(EncoderDecoderModel):
         read, write = self.config.encoder, self.config.decoder
         if (read.vocab_size, read.hidden_size) != (write.vocab_size, write.hidden_size):
             raise ValueError("a copying model reads and writes the same vocabulary, in states of the same size")
-        self.config.architectures = [type(self).__name__]  # by which a saved one is known
+        self.config.architectures = [type(self).__name__]  # by which `copies` knows a saved one
         self.pointer = Pointer(write.hidden_size)
 
     def forward(
@@ -108,3 +108,8 @@ class PointerEncoderDecoder(EncoderDecoderModel):
         """As every model's: takes `inputs` or `input_ids`, [batch, source] token ids, and what `generate` takes."""
         source = others.get("input_ids") if inputs is None else inputs
         return super().generate(inputs, decoder_source_ids=source, **others)  # `generate` keeps what begins with decoder_ from the encoder
+
+
+def copies(config: PreTrainedConfig) -> bool:
+    """Whether a configuration is a PointerEncoderDecoder's, which the library's Auto classes do not know."""
+    return PointerEncoderDecoder.__name__ in (config.architectures or [])

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from shared import models
-from shared.pointer import PointerEncoderDecoder
+from shared.pointer import PointerEncoderDecoder, copies
 from shared.runtime import CourseError, first_line, unknown
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
@@ -120,7 +120,7 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
     config = AutoConfig.from_pretrained(folder)
-    warm = PointerEncoderDecoder if PointerEncoderDecoder.__name__ in (config.architectures or []) else EncoderDecoderModel
+    warm = PointerEncoderDecoder if copies(config) else EncoderDecoderModel
     architecture = warm if config.model_type == "encoder-decoder" else AutoModelForSeq2SeqLM
     return architecture.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
 
