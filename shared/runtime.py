@@ -25,6 +25,7 @@ import re
 import shlex
 import shutil
 import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -38,6 +39,7 @@ from typing import Any
 from shared.forkserver import BITSANDBYTES_LOGGER
 
 PROFILES = ("tiny", "small", "full")
+WIDEST = 24  # letters of a value in the table that a lesson prints of its configuration
 SPLIT_ROWS = ("train_rows", "validation_rows", "test_rows")  # go to data.load_split, where None takes the whole split
 ROOT = Path(__file__).resolve().parent.parent
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
@@ -301,12 +303,21 @@ def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
 
 def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]) -> None:
     header = [f"[{p}]" if i == column else p for i, p in enumerate(PROFILES)]
-    rows = {"": header} | {key: [_shown(value) for value in row] for key, row in table.items()}
+    rows = {"": header} | {key: [_short(value) for value in row] for key, row in table.items()}
     first = max(20, *(len(key) + 2 for key in rows))
     widths = [max(12, *(len(cells[i]) + 2 for cells in rows.values())) for i in range(len(PROFILES))]
     for key, cells in rows.items():
-        note = f"   -> {_shown(overrides[key])} (--set)" if key in overrides else ""
+        note = f"   -> {_short(overrides[key])} (--set)" if key in overrides else ""
         print((f"{key:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + note).rstrip())
+    for key, row in table.items():  # what was shortened, in full: one long value would push every column off the page
+        value = overrides.get(key, row[column])
+        if len(_shown(value)) > WIDEST:
+            print(textwrap.fill(f"{key}: {_shown(value)}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
+
+
+def _short(value: Any) -> str:
+    text = _shown(value)
+    return text if len(text) <= WIDEST else text[: WIDEST - 2].rstrip() + " …"
 
 
 def _shown(value: Any) -> str:

@@ -227,6 +227,18 @@ def test_configure_keeps_the_columns_of_long_keys_and_values_apart(capsys):
     assert ends[0] == ends[1] == ends[2]
 
 
+def test_configure_prints_a_long_value_below_the_table(monkeypatch, capsys):
+    plan, other = "; ".join(f"model=one rate={n}e-3" for n in range(12)), "; ".join(f"rate={n}" for n in range(20))
+    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_SET", f"plan='{other}'")
+    configure("task-1/ag-news", {"plan": (plan, plan, plan), "trials": (plan, other, other), "epochs": (1, 2, 3)})
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines[:4])) < 140 and max(map(len, lines[4:])) <= 110
+    assert [line.split()[0] for line in lines[:4]] == ["tiny", "plan", "trials", "epochs"]
+    below = " ".join(line.strip() for line in lines[4:])  # what is in force, whole: the override, not the profile's own
+    assert below == f"plan: {other} trials: {other}"
+
+
 def test_a_configuration_is_a_mapping():
     cfg = Config("lesson", "tiny", {"epochs": 1, "values": 2})
     assert (list(cfg.keys()), list(cfg.values()), cfg["values"]) == (["epochs", "values"], [1, 2], 2)
