@@ -265,7 +265,10 @@ def _training_time(results: dict[str, Any]) -> str:
 
 
 def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
-    """One row of a README table: what was run on what, its headline metric, its best floor, its training time."""
+    """One row of a README table: a lesson's headline metric, what to compare it with, then what was run on what, and how long.
+
+    GitHub shows the first four columns or so without scrolling, so the comparison comes first.
+    """
     results = inert(results)
     page, data = headline(lesson, results), results["data"]
     part = _headline_part(page, results)
@@ -274,18 +277,28 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in part["tested"])
     link = os.path.relpath(lesson / "report.md", base)
     return (
-        f"| [{page.title}]({link}) | {results['profile']} | {results['model']['id']} | {train:,} | {test} "
-        f"| {metric.replace('_', '-')} **{shown_metric(metric, part['score'])}** "
-        f"| {shown_value(metric, floor)} ({name}) | {_training_time(results)}, {results['environment']['device']} "
-        f"| {page.published} |"
+        f"| [{page.title}]({link}), {results['profile']} | {_score_cell(metric, part['score'])} | {shown_value(metric, floor)} ({name}) "
+        f"| {page.published} | {_without_owner(results['model']['id'])} | {train:,} | {test} "
+        f"| {_training_time(results)}, {results['environment']['device']} |"
     )
+
+
+def _score_cell(metric: str, score: Any) -> str:
+    """`accuracy **92.3 % [91.7, 92.9]**`, whose number and interval stay in one line."""
+    shown = shown_metric(metric, score).replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{metric.replace('_', '-')} **{shown}**"
+
+
+def _without_owner(model: str) -> str:
+    """A model's name without the Hub account before it, which a narrow table has no room for; the report has both."""
+    return re.sub(r"^[\w.-]+/", "", model)
 
 
 def results_table(lessons: list[Path], base: Path) -> str:
     """The README table of all committed results under `lessons`; links relative to the folder `base`."""
     header = (
-        "| Lesson | Profile | Model | Training rows | Test rows (source) | Result, 95 % interval | Best floor "
-        "| Training time | Published, other protocol |\n|---|---|---|---|---|---|---|---|---|"
+        "| Lesson, profile | Result, 95 % interval | Best floor | Published, other protocol | Model | Training rows | Test rows (source) "
+        "| Training time |\n|---|---|---|---|---|---|---|---|"
     )
     rows = [headline_row(lesson, results, base) for lesson in lessons for results in lesson_results(lesson)]
     return "\n".join([header, *rows])
@@ -400,7 +413,7 @@ def families_table(root: Path, base: Path) -> str:
     Every lesson enters with its largest profile. A lesson without results is left out, and a task without any.
     """
     header = (
-        "| Task | Family | Lesson | Model | Training rows | Scored on | Score, 95 % interval | Best floor | Parameters trained "
+        "| Task | Family | Score, 95 % interval | Best floor | Lesson, profile | Model | Training rows | Scored on | Parameters trained "
         "| Minutes | Peak memory |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     rows, notes = [], []
@@ -468,9 +481,9 @@ def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
     results, metric, (name, floor) = entry["results"], entry["metric"], entry["floor"]
     link = os.path.relpath(entry["lesson"] / "report.md", base)
     return (
-        f"| {task} | {entry['family']} | [{entry['title']}]({link}), {results['profile']} | {entry['model']} "
-        f"| {entry['train_rows']:,} | {entry['scored']:,} | {metric.replace('_', '-')} **{shown_metric(metric, entry['score'])}** "
-        f"| {shown_value(metric, floor)} ({name}) | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
+        f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, floor)} ({name}) "
+        f"| [{entry['title']}]({link}), {results['profile']} | {_without_owner(entry['model'])} "
+        f"| {entry['train_rows']:,} | {entry['scored']:,} | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
         f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
     )
 

@@ -111,7 +111,7 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     accuracy = json.loads((checkout / "task-1/demo/results/small.json").read_text())["metrics"]["accuracy"]
     text = (checkout / "task-1/demo/report.md").read_text()
     assert f"accuracy {100 * accuracy['value']:.1f} % [" in text and "plots/small from results/small.json" in text
-    readme = (checkout / "README.md").read_text()
+    readme = plain((checkout / "README.md").read_text())
     assert readme.startswith("top\n") and readme.endswith("end\n") and "old\n" not in readme
     assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
 
@@ -171,6 +171,11 @@ def test_publish_stamps_a_true_lesson_and_everything_around_it(tmp_path):
     assert not [path for path in tmp_path.rglob("*.*") if old in path.read_text(encoding="utf8")]
 
 
+def plain(text: str) -> str:
+    """With the spaces that keep a score and its interval in one line written as common ones."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def readme_row(checkout, results, variables="") -> str:
     """The README's row of the lesson, with more variables set by its template."""
     lesson = checkout / "task-1" / "demo"
@@ -211,7 +216,8 @@ def test_readme_shows_bleu_and_its_floor_without_a_percent_sign(checkout):
     lesson = checkout / "task-1" / "demo"
     template = '{% set title = "Demo" %}{% set headline = "bleu" %}{% set published = "27.5" %}{{ r.metrics.bleu | points }}'
     (lesson / "report.md.j2").write_text(template)
-    assert "| bleu **9.1 [8.2, 10.1]** | 2.8 (word for word) |" in report.headline_row(lesson, results, checkout)
+    row = plain(report.headline_row(lesson, results, checkout))
+    assert "| bleu **9.1 [8.2, 10.1]** | 2.8 (word for word) |" in row
     assert report.render(lesson / "report.md.j2", results, "", "") == "9.1 [8.2, 10.1]\n"
 
 
@@ -285,7 +291,7 @@ def test_a_hostile_folder_name_is_inert_in_every_table_and_report(checkout):
         shown = re.sub(r"`[^`]*`", "", page)  # what stands in code is no markup
         assert "onerror" in shown and "<img" not in shown and "](javascript" not in shown
     tables = [line for line in pages[readme].splitlines() if "onerror" in line]
-    assert {line.count("|") for line in tables} == {10, 12}  # nine and eleven columns: no cell was broken
+    assert {line.count("|") for line in tables} == {9, 12}  # eight and eleven columns: no cell was broken
 
 
 @pytest.fixture
@@ -377,7 +383,8 @@ def test_families_leave_out_what_has_no_results(checkout):
     assert report.families_table(checkout, checkout).count("\n") == 1  # the header alone
     contender(checkout, "task-1/ag-news")
     table = report.families_table(checkout, checkout).splitlines()
-    assert len(table) == 3 and table[2].startswith("| Topic of a text (AG News) | encoder | [ag-news](task-1/ag-news/report.md), small |")
+    assert len(table) == 3 and table[2].startswith("| Topic of a text (AG News) | encoder | accuracy **")
+    assert "| [ag-news](task-1/ag-news/report.md), small |" in table[2]
     assert "llm-sst2" not in "".join(table)
 
 
@@ -397,7 +404,7 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
     results["tables"] |= {"systems": [{"system": "encoder", "accuracy": score}], "encoder": [card]}
     results["seconds"]["train encoder"], results["peak_memory_mb"]["train encoder"] = 90.0, 1_234.4
     (checkout / "task-3/llm-sst2/results/small.json").write_text(json.dumps(results))
-    *_, encoder, decoder, blank, note = report.families_table(checkout, checkout).splitlines()
+    *_, encoder, decoder, blank, note = plain(report.families_table(checkout, checkout)).splitlines()
     assert "| encoder |" in encoder and "| small one |" in encoder and "accuracy **80.0 % [70.0, 90.0]**" in encoder
     assert "| 11 of 22 | 1.5 | 1,234 MiB" in encoder
     assert "| decoder |" in decoder and f"{results['model']['trainable']:,} of" in decoder
@@ -407,7 +414,7 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
 def test_families_compare_refusals_on_the_same_half_of_the_same_rows(checkout):
     contender(checkout, "task-2/extractive-squad", **refusing("squad_v2_validation", 0.61))
     contender(checkout, "task-3/llm-squad-v2", **refusing("validation", 0.55))
-    table = report.families_table(checkout, checkout).splitlines()
+    table = plain(report.families_table(checkout, checkout)).splitlines()
     rows = [row for row in table if row.startswith("| Answer or refuse")]
     assert len(rows) == 2 and "f1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
     assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
