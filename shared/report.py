@@ -21,16 +21,17 @@ import shlex
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from shared import plots, runtime
-from shared.runtime import ROOT, Config, CourseError, RunFolder, write_whole
+from shared.runtime import ROOT, Config, CourseError, RunFolder, first_line, unknown, write_whole
 
 PROFILES_BY_WEIGHT = ("full", "small", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
@@ -224,23 +225,49 @@ def environment(folder: Path) -> jinja2.Environment:
 def render(template: Path, results: dict[str, Any], plots: str, results_file: str) -> str:
     """The report of one results object; `plots` and `results_file` are where they lie as seen from the report.
 
-    Raises CourseError where the template asks for what the results do not have.
+    Raises CourseError where the template is broken or asks for what the results do not have.
     """
-    page = environment(template.parent).get_template(template.name)
-    try:
+    with _naming(template):
+        page = environment(template.parent).get_template(template.name)
         return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n"
+
+
+@contextmanager
+def _naming(template: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a template is rendered into one line that names it."""
+    place = f"{template.parent.parent.name}/{template.parent.name}"
+    try:
+        yield
     except jinja2.UndefinedError as error:
-        place = f"{template.parent.parent.name}/{template.parent.name}"
         raise CourseError(
-            f"{place}/{template.name} asks for what the results do not have ({error.message}): run {place} again, with --commit"
+            f"{place}/{template.name} asks for what the results do not have ({error.message}): correct the template or, if it is newer "
+            f"than the results, run {place} again, with --commit"
         ) from None
+    except jinja2.TemplateSyntaxError as error:
+        raise CourseError(f"{place}/{template.name}, line {error.lineno}: {error.message}: correct the template") from None
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise CourseError(f"{place}/{template.name} cannot be rendered ({what}): correct the template") from None
 
 
 def headline(lesson: Path, results: dict[str, Any]) -> Any:
-    """The names that a lesson's template sets for the README: title, headline, published. Takes `inert` results."""
-    return environment(lesson).get_template("report.md.j2").make_module(
-        {"r": results, "plots": "", "results_file": ""}
-    )
+    """The names that a lesson's template sets for the README: title, headline, published. Takes `inert` results.
+
+    Raises CourseError where one of them is not set, or the headline is no measure, or a tested split none, of the results.
+    """
+    template = lesson / "report.md.j2"
+    with _naming(template):
+        page = environment(lesson).get_template(template.name).make_module({"r": results, "plots": "", "results_file": ""})
+    place = f"{lesson.parent.name}/{lesson.name}/{template.name}"
+    for name in ("title", "headline", "published"):
+        if not hasattr(page, name):
+            raise CourseError(f"{place} does not set '{name}': add {{% set {name} = \"...\" %}} to its first lines")
+    if page.headline not in results["metrics"]:
+        raise unknown(f"headline of {place}", page.headline, list(results["metrics"]))
+    for split in getattr(page, "tested", []):
+        if split not in results["data"]:
+            raise unknown(f"tested split of {place}", split, list(results["data"]))
+    return page
 
 
 def render_run(lesson: Path, run: Path) -> Path:
@@ -317,13 +344,24 @@ def lesson_folders(root: Path = ROOT) -> list[Path]:
 
 def rendered(root: Path = ROOT) -> dict[Path, str]:
     """What every rendered file of the repository should hold: {path: text}."""
-    pages, lessons = {}, lesson_folders(root)
-    for lesson in lessons:
-        for results in lesson_results(lesson)[:1]:
-            name = results["profile"]
-            pages[lesson / "report.md"] = render(
-                lesson / "report.md.j2", results, f"plots/{name}", f"results/{name}.json"
-            )
+    return {path: text for pages in _steps(root) for path, text in pages().items()}
+
+
+def _steps(root: Path) -> list[Callable[[], dict[Path, str]]]:
+    """What renders the repository's files: a report at a time, then the READMEs, which need all lessons."""
+    lessons = lesson_folders(root)
+    return [*(partial(_report, lesson) for lesson in lessons), partial(_readmes, root, lessons)]
+
+
+def _report(lesson: Path) -> dict[Path, str]:
+    for results in lesson_results(lesson)[:1]:
+        name = results["profile"]
+        return {lesson / "report.md": render(lesson / "report.md.j2", results, f"plots/{name}", f"results/{name}.json")}
+    return {}
+
+
+def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
+    pages = {}
     for readme in [root / "README.md", *sorted(root.glob("task-*/README.md"))]:
         inside = [lesson for lesson in lessons if readme.parent in lesson.parents and lesson_results(lesson)]
         text = readme.read_text(encoding="utf8")
@@ -551,11 +589,23 @@ def commit_run(lesson: Path, run: Path, notebook: Path) -> list[Path]:
 
 
 def write_pages(root: Path = ROOT) -> list[Path]:
-    """Write every rendered file that differs; returns those."""
-    stale = [(path, text) for path, text in rendered(root).items() if _old(path) != text]
-    for path, text in stale:
-        write_whole(path, text)
-    return [path for path, _ in stale]
+    """Write every rendered file that differs; returns those.
+
+    One lesson's broken template keeps no other from its report: the rest is written before CourseError names the first broken one.
+    """
+    written, broken = [], None
+    for step in _steps(root):
+        try:
+            stale = {path: text for path, text in step().items() if _old(path) != text}
+        except CourseError as error:
+            broken = broken or error
+            continue
+        for path, text in stale.items():
+            write_whole(path, text)
+            written.append(path)
+    if broken:
+        raise CourseError(f"{broken}. The other reports are written; when this is mended, python -m shared.report renders the rest")
+    return written
 
 
 def _old(path: Path) -> str:

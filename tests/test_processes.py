@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 
+import jsonschema
 import numpy as np
 import pytest
 
 from shared import runtime, training
 from shared.runtime import ROOT, CourseError
+from tests.programs import NOTEBOOKS
 from tests.tiny_training import config
 
+SCHEMA = json.loads((ROOT / "tests" / "results.schema.json").read_text(encoding="utf8"))
 PLAIN = ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *PLAIN]
 
@@ -51,13 +54,17 @@ def test_two_processes_with_the_same_batch_have_the_curve_of_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lesson_runs_in_two_processes_and_writes_once(tmp_path):
-    printed = launched(tmp_path, 2, "shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=1")
-    assert printed.count("ok      task-1/ag-news") == 1
-    (folder,) = tmp_path.glob("*_ag-news")
+@pytest.mark.parametrize("lesson", [path.parent for path in NOTEBOOKS], ids=lambda folder: folder.name)
+def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
+    name = f"{lesson.parent.name}/{lesson.name}"
+    printed = launched(tmp_path, 2, "shared.run", name, "--profile", "tiny")
+    assert printed.count(f"ok      {name}") == 1
+    (folder,) = tmp_path.glob(f"*_{lesson.name}")
     results = json.loads((folder / "results.json").read_text(encoding="utf8"))
-    assert 0 <= results["metrics"]["accuracy"]["value"] <= 1
-    assert (folder / "report.md").is_file() and (folder / "ag_news.ipynb").is_file()
+    jsonschema.validate(results, SCHEMA)
+    committed = json.loads((lesson / "results" / "small.json").read_text(encoding="utf8"))
+    assert results["metrics"].keys() == committed["metrics"].keys() and results["history"]
+    assert (folder / "report.md").is_file() and (folder / f"{lesson.name.replace('-', '_')}.ipynb").is_file()
 
 
 def test_a_batch_is_shared_by_all_processes(monkeypatch, tmp_path):

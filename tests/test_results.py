@@ -99,9 +99,40 @@ def checkout(tmp_path):
 def test_a_template_that_asks_for_more_than_the_results_have_is_named(checkout):
     template = checkout / "task-1" / "demo" / "report.md.j2"
     template.write_text(template.read_text() + "{{ r.tables.more[0] }}")
-    message = r"task-1/demo/report.md.j2 asks for what the results do not have \(.*'more'\): run task-1/demo again, with --commit"
+    message = r"task-1/demo/report.md.j2 asks for what the results do not have \(.*'more'\): correct .* run task-1/demo again"
     with pytest.raises(report.CourseError, match=message):
         report.rendered(checkout)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('{% set headline = "accuracy" %}', "", r"demo/report.md.j2 does not set 'headline': add \{% set headline = \"...\" %\}"),
+        ('{% set published = "90 %" %}', "", r"demo/report.md.j2 does not set 'published'"),
+        ('"accuracy"', '"acuracy"', r"unknown headline of task-1/demo/report.md.j2 'acuracy': did you mean 'accuracy'\?"),
+        ('"Demo" %}', '"Demo" %}{% set tested = ["tset"] %}', r"unknown tested split of .*report.md.j2 'tset': did you mean 'test'"),
+        ("{{ plots }}", "{{ plots", r"task-1/demo/report.md.j2, line 2: .*: correct the template"),
+        ("{{ plots }}", "{{ beside('tries.json') }}", r"demo/report.md.j2 cannot be rendered \(FileNotFoundError: .*tries.json"),
+        ("{{ plots }}", "{{ r.metrics | ci }}", r"demo/report.md.j2 cannot be rendered \(KeyError"),
+    ],
+)
+def test_a_broken_template_is_named_in_one_line(checkout, old, new, message):
+    template = checkout / "task-1" / "demo" / "report.md.j2"
+    assert old in template.read_text()
+    template.write_text(template.read_text().replace(old, new))
+    with pytest.raises(report.CourseError, match=message) as found:
+        report.rendered(checkout)
+    assert "\n" not in str(found.value)
+
+
+def test_one_broken_template_keeps_no_other_lesson_from_its_report(checkout):
+    shutil.copytree(checkout / "task-1" / "demo", checkout / "task-0" / "older")
+    (checkout / "task-0" / "older" / "report.md.j2").write_text("{{ r.gone.away }}")
+    message = r"task-0/older/report.md.j2 asks .* The other reports are written; .* python -m shared.report"
+    with pytest.raises(report.CourseError, match=message):
+        report.write_pages(checkout)
+    assert "accuracy 9" in (checkout / "task-1/demo/report.md").read_text()
+    assert "old\n" in (checkout / "README.md").read_text()  # which shows every lesson or, until then, what it showed before
 
 
 def test_writing_renders_once_and_then_is_up_to_date(checkout):
@@ -205,7 +236,7 @@ def test_readme_names_the_test_splits_where_the_template_says_nothing(checkout):
 
 
 def test_readme_of_a_tested_split_that_the_results_lack_fails(checkout):
-    with pytest.raises(KeyError, match="validation"):
+    with pytest.raises(report.CourseError, match=r"unknown tested split of .* 'validation': did you mean 'validation_matched'"):
         readme_row(checkout, three_splits(), '{% set tested = ["validation"] %}')
 
 
