@@ -129,6 +129,10 @@ BUNDLED_SPLITS = {
 }
 
 
+def test_every_bundled_data_set_is_counted_here():
+    assert {path.name for path in data.BUNDLED.iterdir() if path.is_dir()} == {"ag_news", *BUNDLED_SPLITS}
+
+
 @pytest.fixture(scope="module")
 def all_bundled():
     """{name: {split: rows}} of the classification lessons after ag_news, read by `load_split` from the bundled files."""
@@ -846,6 +850,15 @@ def test_drop_overlap_finds_a_story_under_another_headline():
     test = described([2, 0], [f"No change (agency) -- {story} ", "short"], split="test")
     assert data.drop_overlap(train, test)["text"] == [f"Bank waits. {other}", "short", "a goal"]
     assert data.drop_overlap(train, test, tail=5)["text"] == ["a goal"]
+
+
+def test_drop_overlap_says_where_most_texts_are_too_short_for_it(capsys):
+    train = described([0, 1], ["Who wrote the first atlas?", "Where is the salt kept?"])
+    test = described([0, 1, 1], ["Who wrote the first atlas?", "Where do the swifts sleep?", "a" * 80], split="test")
+    assert len(data.drop_overlap(train, test)) == 2
+    assert "NOTE: 2 of 3 texts are shorter than 60 letters and never match: set a smaller tail" in capsys.readouterr().out
+    assert len(data.drop_overlap(train, test, tail=10)) == 1
+    assert capsys.readouterr().out == ""
 
 
 # tokens
