@@ -5,6 +5,7 @@ it out; continuous integration has a job for it.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from shared.runtime import ROOT
 from tests.programs import NOTEBOOKS
 
 pytestmark = pytest.mark.slow
+LIMIT = 20.0  # seconds that a notebook may take in tiny, imports included
+# the kernel's own seconds, which do not depend on what else the machine does; tests have one thread each
+USED = "import time\n\nprint(f'seconds of the processor: {time.process_time():.1f}')"
 cold = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
@@ -56,6 +60,7 @@ def run_all(notebook: Path, folder: Path, environment: dict[str, str]) -> str:
         cell.pop("outputs", None)
         if cell.cell_type == "code":
             cell.outputs = []
+    content.cells.append(nbformat.v4.new_code_cell(USED))
     client = NotebookClient(content, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=environment)
     return "".join(output.text for cell in content.cells for output in cell.get("outputs", []) if output.output_type == "stream")
@@ -66,6 +71,7 @@ def test_runs_alone_in_an_empty_folder(notebook, bare, tmp_path):
     folder = tmp_path / "content with spaces"
     printed = run_all(notebook, folder, variables(tmp_path, COURSE_REPO=bare))
     assert "profile tiny on cpu" in printed
+    assert float(re.search(r"seconds of the processor: ([\d.]+)", printed)[1]) <= LIMIT
     assert (folder / "fine-tuning-course" / "shared" / "runtime.py").is_file()
     assert list((folder / "fine-tuning-course" / "outputs").glob("*/results.json"))
     assert sorted(entry.name for entry in folder.iterdir()) == ["fine-tuning-course"]
