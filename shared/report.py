@@ -227,15 +227,19 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
 
     Raises CourseError where the template is broken or asks for what the results do not have.
     """
-    with _naming(template):
+    with _errors_naming(template):
         page = environment(template.parent).get_template(template.name)
         return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n"
 
 
+def _lesson_name(lesson: Path) -> str:
+    return f"{lesson.parent.name}/{lesson.name}"
+
+
 @contextmanager
-def _naming(template: Path) -> Iterator[None]:
+def _errors_naming(template: Path) -> Iterator[None]:
     """Turn whatever goes wrong while a template is rendered into one line that names it."""
-    place = f"{template.parent.parent.name}/{template.parent.name}"
+    place = _lesson_name(template.parent)
     try:
         yield
     except jinja2.UndefinedError as error:
@@ -256,9 +260,9 @@ def headline(lesson: Path, results: dict[str, Any]) -> Any:
     Raises CourseError where one of them is not set, or the headline is no measure, or a tested split none, of the results.
     """
     template = lesson / "report.md.j2"
-    with _naming(template):
+    with _errors_naming(template):
         page = environment(lesson).get_template(template.name).make_module({"r": results, "plots": "", "results_file": ""})
-    place = f"{lesson.parent.name}/{lesson.name}/{template.name}"
+    place = f"{_lesson_name(lesson)}/{template.name}"
     for name in ("title", "headline", "published"):
         if not hasattr(page, name):
             raise CourseError(f"{place} does not set '{name}': add {{% set {name} = \"...\" %}} to its first lines")
@@ -344,20 +348,21 @@ def lesson_folders(root: Path = ROOT) -> list[Path]:
 
 def rendered(root: Path = ROOT) -> dict[Path, str]:
     """What every rendered file of the repository should hold: {path: text}."""
-    return {path: text for pages in _steps(root) for path, text in pages().items()}
+    return {path: text for pages in _renderers(root) for path, text in pages().items()}
 
 
-def _steps(root: Path) -> list[Callable[[], dict[Path, str]]]:
+def _renderers(root: Path) -> list[Callable[[], dict[Path, str]]]:
     """What renders the repository's files: a report at a time, then the READMEs, which need all lessons."""
     lessons = lesson_folders(root)
     return [*(partial(_report, lesson) for lesson in lessons), partial(_readmes, root, lessons)]
 
 
 def _report(lesson: Path) -> dict[Path, str]:
-    for results in lesson_results(lesson)[:1]:
-        name = results["profile"]
-        return {lesson / "report.md": render(lesson / "report.md.j2", results, f"plots/{name}", f"results/{name}.json")}
-    return {}
+    found = lesson_results(lesson)
+    if not found:
+        return {}
+    name = found[0]["profile"]
+    return {lesson / "report.md": render(lesson / "report.md.j2", found[0], f"plots/{name}", f"results/{name}.json")}
 
 
 def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
@@ -594,9 +599,9 @@ def write_pages(root: Path = ROOT) -> list[Path]:
     One lesson's broken template keeps no other from its report: the rest is written before CourseError names the first broken one.
     """
     written, broken = [], None
-    for step in _steps(root):
+    for pages in _renderers(root):
         try:
-            stale = {path: text for path, text in step().items() if _old(path) != text}
+            stale = {path: text for path, text in pages().items() if _old(path) != text}
         except CourseError as error:
             broken = broken or error
             continue

@@ -303,11 +303,11 @@ def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
 
 def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]) -> None:
     header = [f"[{p}]" if i == column else p for i, p in enumerate(PROFILES)]
-    rows = {"": header} | {key: [_short(value) for value in row] for key, row in table.items()}
+    rows = {"": header} | {key: [_shortened(value) for value in row] for key, row in table.items()}
     first = max(20, *(len(key) + 2 for key in rows))
     widths = [max(12, *(len(cells[i]) + 2 for cells in rows.values())) for i in range(len(PROFILES))]
     for key, cells in rows.items():
-        note = f"   -> {_short(overrides[key])} (--set)" if key in overrides else ""
+        note = f"   -> {_shortened(overrides[key])} (--set)" if key in overrides else ""
         print((f"{key:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + note).rstrip())
     for key, row in table.items():  # what was shortened, in full: one long value would push every column off the page
         value = overrides.get(key, row[column])
@@ -315,7 +315,9 @@ def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]
             print(textwrap.fill(f"{key}: {_shown(value)}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
+    """`_shown`, cut to what a column of the printed configuration has room for."""
+    """`_shown`, cut to what a column of the printed configuration has room for."""
     text = _shown(value)
     return text if len(text) <= WIDEST else text[: WIDEST - 2].rstrip() + " …"
 
