@@ -1,7 +1,7 @@
 """Run lessons from the command line: execute notebooks headless, with a live line of where each one is.
 
     python -m shared.run task-1/ag-news --profile small --set train_rows=2000 --set epochs=1
-    python -m shared.run --profile tiny --keep-going          all lessons
+    python -m shared.run --profile tiny --keep-going          all lessons, on a CPU two at a time
     COURSE_DATA=folder python -m shared.run ag-news --commit  put notebook, results, plots and report into the lesson
 
 The executed notebook, results, plots, report and model land in `outputs/<run>/`; the lesson's own folder changes only
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import nbformat
@@ -56,12 +57,13 @@ def find_lessons(names: list[str]) -> list[Path]:
 class Progress:
     """The live line of one notebook: section, cell, training step, seconds.
 
-    A terminal sees one line rewritten twice a second; a log gets a line per section, one when a training
-    has made its first step, and one every 30 seconds.
+    A terminal sees one line rewritten twice a second; a log, and a terminal that other lessons write to as well
+    (`alone` false), a line per section, one when a training has made its first step, and one every 30 seconds.
     """
 
-    def __init__(self, name: str, events: Path, stream=sys.stdout):
+    def __init__(self, name: str, events: Path, stream=sys.stdout, alone: bool = True):
         self.name, self.events, self.stream = name, events, stream
+        self.rewritten = alone and stream.isatty()
         self.section, self.cell, self.run_path = "starting", "", None
         self.started, self.said, self.shown = time.perf_counter(), ("", False), 0.0
         self._done, self._position, self._step = threading.Event(), 0, ""
@@ -102,20 +104,49 @@ class Progress:
         return f"{self.name}  {self.section}  {self.cell}{self._step}  {self.seconds:.0f} s"
 
     def _tick(self) -> None:
-        terminal = self.stream.isatty()
         while not self._done.wait(0.5):
             self.read_events()
-            if terminal:
+            if self.rewritten:
                 self.stream.write(f"\r\x1b[2K{self.line()[:118]}")
             elif (news := (self.section, bool(self._step))) != self.said or self.seconds - self.shown > 30:
                 self.said, self.shown = news, self.seconds
                 self.stream.write(self.line() + "\n")
             self.stream.flush()
-        if terminal:
+        if self.rewritten:
             self.stream.write("\r\x1b[2K")
 
 
 # ---------------------------------------------------------------- execution
+
+
+class Interrupts:
+    """Pass Ctrl-C on to the running lessons' kernels, which then keep a checkpoint; the third one ends this process.
+
+    Lessons therefore run outside the main thread: there nbclient would answer Ctrl-C by killing the kernel.
+    """
+
+    def __init__(self):
+        self.kernels: list[AsyncKernelManager] = []
+        self.presses = 0
+
+    def __enter__(self) -> None:
+        self.presses, self.usual = 0, signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGINT, self.pressed)
+
+    def __exit__(self, *_) -> None:
+        signal.signal(signal.SIGINT, self.usual)
+
+    def pressed(self, number, frame) -> None:
+        self.presses += 1
+        running = [manager.provisioner.pid for manager in self.kernels if manager.provisioner is not None]
+        if self.presses > 2 or not running:
+            raise KeyboardInterrupt
+        print("\ninterrupting; no further lesson is started", flush=True)
+        for process in running:
+            os.kill(process, signal.SIGINT)
+
+
+INTERRUPTS, SPEAKING = Interrupts(), threading.Lock()
 
 
 def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.NotebookNode, Exception | None]:
@@ -135,47 +166,16 @@ def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.Note
             sections[cell_index], cell_index + 1, len(notebook.cells)
         ),
     )
-    with _interrupts_to(manager):
-        error = _outcome(client)
+    INTERRUPTS.kernels.append(manager)
+    try:
+        # a kernel that we made is not nbclient's to end unless told
+        client.execute(cleanup_kc=True, env=os.environ | {"COURSE_PROGRESS": str(progress.events)})
+        error = None
+    except Exception as caught:  # whatever stops a lesson is reported as its failure
+        error = caught
+    finally:
+        INTERRUPTS.kernels.remove(manager)
     return clean(notebook), error
-
-
-def _outcome(client: NotebookClient) -> Exception | None:
-    """Execute in a thread of its own: in the main one nbclient answers Ctrl-C by killing the kernel."""
-    errors = []
-
-    def work() -> None:
-        try:
-            client.execute(cleanup_kc=True)  # a kernel that we made is not nbclient's to end unless told
-        except Exception as caught:  # whatever stops a lesson is reported as its failure
-            errors.append(caught)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    while worker.is_alive():
-        worker.join(0.2)
-    return errors[0] if errors else None
-
-
-class _interrupts_to:
-    """Pass Ctrl-C on to the lesson's kernel, which then keeps a checkpoint; the third one ends this process."""
-
-    def __init__(self, manager: AsyncKernelManager):
-        self.manager, self.presses = manager, 0
-
-    def __enter__(self):
-        self.usual = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, self.pressed)
-
-    def __exit__(self, *_):
-        signal.signal(signal.SIGINT, self.usual)
-
-    def pressed(self, number, frame):
-        self.presses += 1
-        if self.presses > 2 or self.manager.provisioner is None:
-            raise KeyboardInterrupt
-        print("\ninterrupting the lesson", flush=True)
-        os.kill(self.manager.provisioner.pid, signal.SIGINT)
 
 
 def _sections(notebook: nbformat.NotebookNode) -> list[str]:
@@ -224,12 +224,17 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
     with tempfile.TemporaryDirectory() as scratch:
         events = Path(scratch) / "progress.jsonl"
         events.touch()
-        os.environ["COURSE_PROGRESS"] = str(events)
-        with Progress(name, events) as progress:
+        with Progress(name, events, alone=options.jobs == 1) as progress:
             notebook, error = execute(path, progress, options.timeout)
-    del os.environ["COURSE_PROGRESS"]
     if not runtime.is_main_process():  # of several that train together; the first one writes and tells
         return error is None
+    with SPEAKING:
+        return _finish(path, progress, notebook, error, options.commit)
+
+
+def _finish(path: Path, progress: Progress, notebook: nbformat.NotebookNode, error: Exception | None, commit: bool) -> bool:
+    """Save what a lesson made and say how it went; one at a time, as they write the same pages."""
+    name = progress.name
     folder = Path(progress.run_path) if progress.run_path else runtime.outputs_root() / "failed"
     folder.mkdir(parents=True, exist_ok=True)
     executed = folder / path.name
@@ -241,7 +246,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
         print(f"        the notebook up to there: {_shown(executed)}", flush=True)
         return False
     try:
-        _render_and_commit(path, folder, executed, options.commit)
+        _render_and_commit(path, folder, executed, commit)
     except CourseError as error:  # results are whole; the other lessons still have their turn
         print(f"FAILED  {name}  ran, and its results are in {_shown(folder)}, but not every page could be written: {error}", flush=True)
         return False
@@ -283,6 +288,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     parser.add_argument("--commit", action="store_true", help="copy notebook, results and plots into the lesson")
     parser.add_argument("--keep-going", action="store_true", help="go on with the next lesson after a failure")
+    parser.add_argument("--jobs", type=int, help="lessons at a time; default: 2 on a CPU, 1 with --commit, whose seconds are published")
     parser.add_argument("--timeout", type=int, default=6 * 3600, help="seconds a single cell may take")
     parser.add_argument("--list", action="store_true", help="list the lessons and stop")
     return parser.parse_args(argv)
@@ -308,15 +314,42 @@ def prepare_environment(options: argparse.Namespace) -> None:
     os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend draws the figures
 
 
-def run_lessons(lessons: list[Path], options: argparse.Namespace) -> list[Path]:
-    """Run them one after the other, up to the first failure or, with --keep-going, to the end; returns those that failed."""
-    failed = []
-    for path in lessons:
-        if not run_lesson(path, options):
-            failed.append(path)
-            if not options.keep_going:
-                break
-    return failed
+def share_the_processor(lessons: list[Path], options: argparse.Namespace) -> None:
+    """Settle how many lessons run at a time, and give each its share of the cores.
+
+    Small models leave a second core half idle, so two lessons on a core each end sooner than one after the other.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if options.jobs is not None and options.jobs < 1:
+        raise CourseError(f"--jobs {options.jobs} runs nothing: set it to 1 or more")
+    alone = options.commit or runtime.processes() > 1 or runtime.device() != "cpu"
+    options.jobs = min(options.jobs or (1 if alone else 2), cores, max(1, len(lessons)))
+    if options.jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores // options.jobs))
+
+
+def run_lessons(lessons: list[Path], options: argparse.Namespace) -> dict[Path, bool]:
+    """Run them, `options.jobs` at a time, up to the first failure or Ctrl-C, with --keep-going past failures: those that ran, and how."""
+    waiting, done, crashes = deque(lessons), {}, []
+
+    def work() -> None:
+        while waiting and not crashes and not INTERRUPTS.presses and (options.keep_going or all(done.values())):
+            with contextlib.suppress(IndexError):  # another thread took the last one
+                path = waiting.popleft()
+                try:
+                    done[path] = run_lesson(path, options)
+                except Exception as crash:
+                    crashes.append(crash)
+
+    with INTERRUPTS:
+        threads = [threading.Thread(target=work, daemon=True) for _ in range(options.jobs)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            time.sleep(0.1)
+    if crashes:
+        raise crashes[0]
+    return done
 
 
 def _kernels_for(lessons: list[Path]) -> contextlib.AbstractContextManager[None]:
@@ -335,8 +368,12 @@ def main(argv: list[str] | None = None) -> int:
             print("\n".join(path.parent.relative_to(ROOT).as_posix() for path in lessons))
             return 0
         prepare_environment(options)
+        share_the_processor(lessons, options)
         with _kernels_for(lessons):
-            failed = run_lessons(lessons, options)
+            done = run_lessons(lessons, options)
+    except KeyboardInterrupt:  # pressed where no lesson could take it, or for the third time
+        print("stopped", file=sys.stderr)
+        return 130
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -344,9 +381,9 @@ def main(argv: list[str] | None = None) -> int:
         place = error.filename or "the results"
         print(f"error: cannot write {place}: {error.strerror}; set COURSE_OUTPUTS to a folder you can write", file=sys.stderr)
         return 2
-    done = lessons[: lessons.index(failed[-1]) + 1] if failed and not options.keep_going else lessons
-    print(f"{len(done) - len(failed)} of {len(lessons)} lessons ran; everything is under {_shown(runtime.outputs_root())}/")
-    return 1 if failed else 0
+    good = sum(done.values())
+    print(f"{good} of {len(lessons)} lessons ran; everything is under {_shown(runtime.outputs_root())}/")
+    return 0 if good == len(lessons) else 1
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def checkout(tmp_path, monkeypatch):
 def test_a_failure_is_one_line_with_cause_and_section_and_stops(checkout, capsys):
     lesson(checkout, "broken", "runtime.setup()\n" + CONFIGURE)
     lesson(checkout, "later", CONFIGURE)
-    assert run.main(["broken", "later", "--set", "epoch=2"]) == 1
+    assert run.main(["broken", "later", "--jobs", "1", "--set", "epoch=2"]) == 1
     out = capsys.readouterr().out
     cause = "unknown --set key of task-9/demo 'epoch': did you mean 'epochs'?"
     assert re.search(rf"FAILED  task-9/broken  in 2\. Part 2, cell 4/4, after \d+ s: {re.escape(cause)}", out)
@@ -156,6 +156,59 @@ def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(che
     assert [cell.execution_count for cell in executed.cells if cell.cell_type == "code"] == [1, 2, 3]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     assert "COURSE_PROGRESS" not in os.environ
+
+
+MEET = """
+import time
+from pathlib import Path
+here = Path.cwd()
+(here / "arrived").touch()
+waited = time.monotonic()
+while not (here.parent / {other!r} / "arrived").exists():
+    assert time.monotonic() - waited < 60, "nobody came"
+    time.sleep(0.05)
+"""
+
+
+def test_two_lessons_run_at_a_time_and_share_the_cores(checkout, capsys, monkeypatch):
+    """Each waits for the other, so one after the other would fail; every line of the log is a whole one."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
+    threads = "import os; assert os.environ['OMP_NUM_THREADS'] == '2'"
+    lesson(checkout, "one", CONFIGURE, MEET.format(other="other"), RESULTS, threads)
+    lesson(checkout, "other", CONFIGURE, MEET.format(other="one"), RESULTS, threads)
+    assert run.main(["one", "other", "--jobs", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("ok      task-9/") for line in lines) == 2 and lines[-1].startswith("2 of 2 lessons ran")
+    assert all(re.match(r"ok      |task-9/(one|other)  |2 of 2", line) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "device", "processes", "cores", "jobs"),
+    [
+        ([], "cpu", "1", 2, 2),
+        ([], "cpu", "1", 1, 1),
+        (["--commit"], "cpu", "1", 8, 1),  # its seconds are published
+        ([], "cuda", "1", 8, 1),  # whose memory is one lesson's
+        ([], "cpu", "2", 8, 1),  # every process must run the same lesson
+        (["--jobs", "3"], "cpu", "1", 8, 3),
+        (["--jobs", "9"], "cpu", "1", 16, 5),  # no more than there are lessons
+    ],
+)
+def test_how_many_lessons_run_at_a_time(arguments, device, processes, cores, jobs, monkeypatch):
+    monkeypatch.setattr(runtime, "device", lambda: device)
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(cores), raising=False)
+    options = run.parse(arguments)
+    run.share_the_processor([Path("lesson")] * 5, options)
+    assert options.jobs == jobs
+    assert os.environ.get("OMP_NUM_THREADS") == (str(cores // jobs) if jobs > 1 else None)
+
+
+def test_no_job_is_an_error_in_one_line(capsys):
+    assert run.main(["ag-news", "--profile", "tiny", "--jobs", "0"]) == 2
+    assert capsys.readouterr().err == "error: --jobs 0 runs nothing: set it to 1 or more\n"
 
 
 def results_in_this_process(folder: Path, **more) -> runtime.RunFolder:
