@@ -330,7 +330,8 @@ def share_the_processor(lessons: list[Path], options: argparse.Namespace) -> Non
 
 def run_lessons(lessons: list[Path], options: argparse.Namespace) -> dict[Path, bool]:
     """Run them, `options.jobs` at a time, up to the first failure or Ctrl-C, with --keep-going past failures: those that ran, and how."""
-    waiting, done, crashes = deque(lessons), {}, []
+    # several at a time: the last lessons have the largest models, and one that is left over runs on its share of the cores alone
+    waiting, done, crashes = deque(lessons if options.jobs == 1 else reversed(lessons)), {}, []
 
     def work() -> None:
         while waiting and not crashes and not INTERRUPTS.presses and (options.keep_going or all(done.values())):
