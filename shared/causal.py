@@ -179,7 +179,7 @@ def _pretrained(spec: CausalSpec, options: dict[str, Any]) -> tuple[PreTrainedMo
         raise _unavailable(spec, error) from None
     if folder:
         return model, tokenizer, {"id": spec.hub_id + PACKAGED, "sha256": spec.package.sha256}
-    return model, tokenizer, {"id": spec.hub_id, "revision": getattr(model.config, "_commit_hash", None) or "unknown"}
+    return model, tokenizer, {"id": spec.hub_id, "revision": models.revision_of(model, spec.hub_id)}
 
 
 def _unavailable(spec: CausalSpec, error: OSError) -> CourseError:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as tokenizer_models
 from transformers import (
@@ -424,8 +425,14 @@ def _pretrained(
         raise CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({first_line(error)})") from None
     if folder:
         return model, tokenizer, {"id": f"{spec.hub_id} (packaged)", "sha256": spec.package.sha256}
-    revision = getattr(model.config, "_commit_hash", None) or "unknown"
-    return model, tokenizer, {"id": spec.hub_id, "revision": revision}
+    return model, tokenizer, {"id": spec.hub_id, "revision": revision_of(model, spec.hub_id)}
+
+
+def revision_of(model: PreTrainedModel, hub_id: str) -> str:
+    """The commit that a model of the Hub was loaded from: as its configuration knows it, else as the cache names the folder."""
+    cached = try_to_load_from_cache(hub_id, "config.json")
+    named = Path(cached).parent.name if isinstance(cached, str) else "unknown"
+    return getattr(model.config, "_commit_hash", None) or named
 
 
 def place_of(folder: Path | None, hub_id: str) -> tuple[str, dict[str, bool]]:

@@ -183,7 +183,7 @@ def _pretrained(spec: Seq2SeqSpec, name: str) -> tuple[PreTrainedModel, PreTrain
     except OSError as error:
         cure = "check the connection or choose model=t5-scratch"
         raise CourseError(f"cannot load {spec.hub_id}: {cure} ({first_line(error)})") from None
-    return model, tokenizer, {"id": spec.hub_id, "revision": getattr(model.config, "_commit_hash", None) or "unknown"}
+    return model, tokenizer, {"id": spec.hub_id, "revision": models.revision_of(model, spec.hub_id)}
 
 
 # ---------------------------------------------------------------- random

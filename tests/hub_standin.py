@@ -177,7 +177,9 @@ def add_data(root: Path, name: str) -> None:
     for split in splits:
         rows = data.bundled_split(name, split)
         if name == "en_id":  # the Hub has one column for both languages
-            pairs = [{"en": row["en"], "id": row["id"]} for row in rows]
+            # the lesson asks about the course's own pairs too, and trains on none of them
+            again = {"en": " Once more.", "id": " Sekali lagi."} if split == "train" else {"en": "", "id": ""}
+            pairs = [{language: row[language] + more for language, more in again.items()} for row in rows]
             rows = Dataset.from_dict({"translation": pairs}).cast_column("translation", Translation(languages=["en", "id"]))
         target = folder / FILES[name].format(split=split)
         target.parent.mkdir(parents=True, exist_ok=True)
