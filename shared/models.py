@@ -5,6 +5,7 @@ Knows nothing of data sets: the tiny tokenizer is trained on whatever texts the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import math
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as tokenizer_models
 from transformers import (
@@ -430,9 +432,12 @@ def _pretrained(
 
 def revision_of(model: PreTrainedModel, hub_id: str) -> str:
     """The commit that a model of the Hub was loaded from: as its configuration knows it, else as the cache names the folder."""
-    cached = try_to_load_from_cache(hub_id, "config.json")
-    named = Path(cached).parent.name if isinstance(cached, str) else "unknown"
-    return getattr(model.config, "_commit_hash", None) or named
+    if known := getattr(model.config, "_commit_hash", None):
+        return known
+    with contextlib.suppress(HFValidationError):  # a folder on this machine has no commit
+        if isinstance(cached := try_to_load_from_cache(hub_id, "config.json"), str):
+            return Path(cached).parent.name
+    return "unknown"
 
 
 def place_of(folder: Path | None, hub_id: str) -> tuple[str, dict[str, bool]]:

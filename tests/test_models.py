@@ -11,6 +11,7 @@ import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -1047,3 +1048,13 @@ def test_any_hub_id_is_loaded_as_it_stands_but_has_no_tiny_twin(monkeypatch):
     assert asked == [("someone/an-encoder", True)]
     with pytest.raises(CourseError, match="'someone/an-encoder' has no tiny twin: choose weights=pretrained"):
         models.load_encoder("someone/an-encoder", "random", LABELS)
+
+
+def test_the_commit_is_the_configurations_the_caches_or_unknown(monkeypatch, tmp_path):
+    model = SimpleNamespace(config=SimpleNamespace(_commit_hash="abc"))
+    assert models.revision_of(model, "google/demo") == "abc"
+    model.config._commit_hash = None
+    monkeypatch.setattr(models, "try_to_load_from_cache", lambda hub_id, file: f"{tmp_path}/models--google--demo/snapshots/def/{file}")
+    assert models.revision_of(model, "google/demo") == "def"
+    monkeypatch.undo()
+    assert models.revision_of(model, "google/demo") == models.revision_of(model, str(tmp_path)) == "unknown"
