@@ -146,7 +146,7 @@ class Interrupts:
             os.kill(process, signal.SIGINT)
 
 
-INTERRUPTS, SPEAKING = Interrupts(), threading.Lock()
+INTERRUPTS, FINISHING = Interrupts(), threading.Lock()
 
 
 def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.NotebookNode, Exception | None]:
@@ -228,7 +228,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
             notebook, error = execute(path, progress, options.timeout)
     if not runtime.is_main_process():  # of several that train together; the first one writes and tells
         return error is None
-    with SPEAKING:
+    with FINISHING:
         return _finish(path, progress, notebook, error, options.commit)
 
 
@@ -317,7 +317,7 @@ def prepare_environment(options: argparse.Namespace) -> None:
 def share_the_processor(lessons: list[Path], options: argparse.Namespace) -> None:
     """Settle how many lessons run at a time, and give each its share of the cores.
 
-    Small models leave a second core half idle, so two lessons on a core each end sooner than one after the other.
+    Reading, plotting and starting use one core, whatever the model does; a second lesson fills the other.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if options.jobs is not None and options.jobs < 1:
