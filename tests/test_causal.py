@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM
 
 from shared import causal, data, lora, models, text2text
@@ -111,23 +112,45 @@ def test_a_tiny_tokenizer_needs_texts():
         load_causal("phi-2", "random")
 
 
-GATED = "You are trying to access a gated repo.\nMake sure to have access to it"
+def refusal(kind: type[Exception] | None) -> OSError:
+    """What transformers raises: its own OSError, caused by the client's error, whose text speaks of gated models even for a 404."""
+    error = OSError("It may be a private or gated repo.\nMake sure you are logged in")
+    error.__cause__ = kind and kind.__new__(kind)
+    return error
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "message"),
-    [("gemma-2-2b-google", GATED, r"gated: set model=gemma-2-2b \(unsloth/gemma-2-2b\)"),
-     ("llama-3.2-1b-meta", GATED, r"gated: set model=llama-3.2-1b \(unsloth"), ("other/gated", GATED, "gated: set model=llama-3.2-1b"),
-     ("microsoft/phi-7", "no such repository", r"model=smollm2 .*no such repository")],
+    ("name", "kind", "message"),
+    [("gemma-2-2b-google", GatedRepoError, r"^google/gemma-2-2b is gated: accept .* or set model=gemma-2-2b \(unsloth/gemma-2-2b\)"),
+     ("llama-3.2-1b-meta", GatedRepoError, r"is gated: .* or set model=llama-3.2-1b \(unsloth"),
+     ("other/gated", GatedRepoError, r"^other/gated is gated: accept the licence .* or choose model=smollm2"),
+     ("microsoft/phi-7", RepositoryNotFoundError, r"^the Hub has no microsoft/phi-7, or refuses it to this token: check the name"),
+     ("microsoft/phi-7", None, r"^cannot load microsoft/phi-7: check the connection or choose model=smollm2 .*private or gated repo\.\)$")],
 )  # fmt: skip
-def test_a_model_that_cannot_be_had_names_the_open_one(monkeypatch, name, error, message):
+def test_a_model_that_cannot_be_had_is_named_with_its_cause_and_the_way_out(monkeypatch, name, kind, message):
     def refuse(*args, **kwargs):
-        raise OSError(error)
+        raise refusal(kind)
 
     monkeypatch.setattr(causal.AutoTokenizer, "from_pretrained", refuse)
     monkeypatch.setattr(models, "hub_reachable", lambda: True)
     with pytest.raises(CourseError, match=message):
         load_causal(name, "pretrained")
+
+
+@pytest.mark.parametrize("reachable", [True, False])
+def test_where_the_hub_refuses_the_copy_fetched_earlier_serves(monkeypatch, capsys, reachable):
+    asked = []
+
+    def load(place, local_files_only):
+        asked.append(local_files_only)
+        if local_files_only:
+            return f"the copy of {place}"
+        raise refusal(RepositoryNotFoundError)
+
+    monkeypatch.setattr(models, "hub_reachable", lambda: reachable)
+    assert models.fetched(load, None, "some/model", "choose another") == "the copy of some/model"
+    assert asked == ([False, True] if reachable else [True])
+    assert capsys.readouterr().out.startswith("NOTE: the Hub gave no some/model (It may be") == reachable
 
 
 def test_a_saved_model_is_loaded_from_its_folder(tmp_path):

@@ -36,6 +36,12 @@ def hub(tmp_path_factory):
     return hub_standin.build(tmp_path_factory.mktemp("hub"))
 
 
+@pytest.fixture(autouse=True)
+def no_trouble(hub):
+    """What befell one test's requests must not befall the next one's."""
+    hub.trouble = {}
+
+
 def online(address: str, home, **more: str) -> dict[str, str]:
     """The variables of a machine whose Hub is the stand-in."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("COURSE_", "HF_"))}
@@ -68,7 +74,7 @@ def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
 
 SCRIPT = """
 import json, sys, time
-from shared import causal, data, models
+from shared import causal, data, models, seq2seq
 from shared.runtime import CourseError
 started = time.perf_counter()
 try:
@@ -85,6 +91,7 @@ ids = tokenizer(["Where is the water?", "The old bridge over the river is closed
 print(tokenizer.decode(ids[0], skip_special_tokens=True))
 print(len(text2text.generate(model, tokenizer, ids, max_new_tokens=5, num_beams=2).texts), "translations")
 """
+ENCODER, T5 = 'models.load_encoder("bert", "pretrained", ["no", "yes"])', 'seq2seq.load_seq2seq("t5-small", "pretrained")'
 ROWS, MODEL = 'data.load_split("ag_news", "train")', 'causal.load_causal("phi-2", "pretrained")'
 
 
@@ -118,8 +125,8 @@ def test_the_reference_of_the_translation_lesson_comes_from_the_hub_and_translat
         (ROWS, {"datasets/fancyzhx": 401}, "NOTE: the Hub gave no fancyzhx/ag_news ("),
         (ROWS, {"train-00000": "cut"}, "NOTE: the Hub gave no fancyzhx/ag_news ("),
         (ROWS, {"/": 500}, "NOTE: the Hub gave no fancyzhx/ag_news (no network)"),
-        (MODEL, {"microsoft/phi-2": 404}, "ERROR cannot load microsoft/phi-2: check the connection"),
-        (MODEL, {"microsoft/phi-2": 401}, "ERROR microsoft/phi-2 is gated: set model="),
+        (MODEL, {"microsoft/phi-2": 404}, "ERROR the Hub has no microsoft/phi-2, or refuses it to this token: check the name"),
+        (MODEL, {"microsoft/phi-2": 401}, "ERROR microsoft/phi-2 is gated: accept the licence on its page and log in, or choose"),
         (MODEL, {"model.safetensors": "cut"}, "ERROR cannot load microsoft/phi-2: check the connection"),
     ],
 )
@@ -128,6 +135,14 @@ def test_a_failing_hub_is_named_and_nothing_hangs(hub, tmp_path, what, trouble, 
     assert answer in said
     if what == ROWS:
         assert "using the course's bundled train rows instead" in said and "GOT 120" in said
+
+
+@pytest.mark.parametrize("what", [MODEL, ENCODER, T5])
+def test_a_model_fetched_once_serves_where_the_hub_no_longer_gives_it(hub, tmp_path, what):
+    assert "GOT a model" in ask(hub, tmp_path, what)
+    for code in (401, 404):
+        said = ask(hub, tmp_path, what, {"/": code})
+        assert "GOT a model" in said and "using the copy fetched earlier" in said
 
 
 def test_a_hub_that_does_not_answer_is_noticed_within_ten_seconds(hub, tmp_path):

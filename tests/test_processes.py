@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
 
 import jsonschema
+import nbformat
 import numpy as np
 import pytest
+from nbclient import NotebookClient
 
 from shared import runtime, training
 from shared.runtime import ROOT, CourseError
@@ -20,10 +23,13 @@ PLAIN = ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_ba
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", *PLAIN]
 
 
+def environment(folder) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    return kept | {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"}
+
+
 def run(folder, *command: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    environment |= {"COURSE_OUTPUTS": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=ROOT, env=environment(folder), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-3_000:]
     return done.stdout
 
@@ -58,8 +64,25 @@ def test_two_processes_with_the_same_batch_have_the_curve_of_one(tmp_path):
 def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
     name = f"{lesson.parent.name}/{lesson.name}"
     printed = launched(tmp_path, 2, "shared.run", name, "--profile", "tiny")
+    wrote_once(tmp_path, lesson, printed)
+
+
+@pytest.mark.slow
+def test_the_cell_of_the_readme_runs_a_lesson_in_two_processes(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf8")
+    (cell,) = re.findall(r"```python\n(from accelerate import notebook_launcher\n.*?)```", readme, re.DOTALL)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.replace('"full"', '"tiny"'))])
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
+    client.execute(env=environment(tmp_path))
+    printed = "".join(output.get("text", "") for output in notebook.cells[0].outputs)
+    wrote_once(tmp_path, ROOT / "task-1" / "mnli", printed)
+
+
+def wrote_once(outputs, lesson, printed: str) -> None:
+    """Of the processes one has written: a valid results file with the lesson's metrics, a report and the notebook."""
+    name = f"{lesson.parent.name}/{lesson.name}"
     assert printed.count(f"ok      {name}") == 1
-    (folder,) = tmp_path.glob(f"*_{lesson.name}")
+    (folder,) = outputs.glob(f"*_{lesson.name}")
     results = json.loads((folder / "results.json").read_text(encoding="utf8"))
     jsonschema.validate(results, SCHEMA)
     committed = json.loads((lesson / "results" / "small.json").read_text(encoding="utf8"))
