@@ -242,6 +242,8 @@ def _cache_only() -> Iterator[None]:
 def _load(spec: DatasetSpec, split: str, online: bool) -> Dataset:
     """`load_dataset`; a damaged copy in its cache is fetched again, and named where that does not help."""
     extra, damage = {"revision": spec.revision} if spec.revision else {}, ""
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / spec.hub_id.replace("/", "___")
+    copied = any(path.is_file() for path in folder.rglob("*"))
     for _ in range(1 + online):
         if damage:
             print(f"NOTE: the cached copy of {spec.hub_id} is damaged ({damage}); fetching it again.")
@@ -249,10 +251,10 @@ def _load(spec: DatasetSpec, split: str, online: bool) -> Dataset:
         try:
             return load_dataset(spec.hub_id, spec.config, split=split, **extra)
         except Exception as error:
-            if type(error) not in DAMAGED or getattr(error, "errno", None) == errno.ENOSPC:
+            missing = type(error) is FileNotFoundError and not copied  # a Hub that answers with errors, where no copy is
+            if missing or type(error) not in DAMAGED or getattr(error, "errno", None) == errno.ENOSPC:
                 raise
             damage = type(error).__name__
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / spec.hub_id.replace("/", "___")
     raise CourseError(
         f"the cached copy of {spec.hub_id} is damaged ({damage}) and {'fetching it again' if online else 'being offline'} does not mend "
         f"it: delete {folder} and load it again with a connection, or set COURSE_DATA"

@@ -145,6 +145,17 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figur
     return figure
 
 
+def weights(values: dict[str, float], label: str) -> Figure:
+    """Horizontal bars to both sides of zero, the largest on top. `values`: {name: weight}; `label` says what a weight is."""
+    figure, axes = _figure(7.5, 0.8 + 0.3 * len(values))
+    names = sorted(values, key=lambda name: abs(values[name]))
+    axes.barh(names, [values[name] for name in names], color=[ORANGE if values[name] < 0 else BLUE for name in names])
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel=label)
+    axes.grid(axis="y", visible=False)
+    return figure
+
+
 # ---------------------------------------------------------------- multi-label
 
 

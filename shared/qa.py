@@ -416,6 +416,12 @@ class Answers:
         return self.null_score - np.where(np.diff(self.bounds) > 0, best, -np.inf)
 
     @property
+    def best_spans(self) -> np.ndarray:
+        """[questions, 2] start and end of each question's best span in characters of its context; (0, 0) where it has none."""
+        empty = np.diff(self.bounds) == 0
+        return np.where(empty[:, None], 0, np.stack([np.append(column, 0)[self.bounds[:-1]] for column in (self.start, self.end)], axis=1))
+
+    @property
     def texts(self) -> list[str]:
         """One answer per question, decided with the null threshold that was given to `decode_spans`."""
         return self.texts_at(self.null_threshold)
@@ -425,8 +431,7 @@ class Answers:
         empty = np.diff(self.bounds) == 0
         if null_threshold is not None:
             empty |= self.null_odds > null_threshold
-        best = np.append(self.start, 0)[self.bounds[:-1]].tolist(), np.append(self.end, 0)[self.bounds[:-1]].tolist()
-        return ["" if none else text[a:b] for none, text, a, b in zip(empty, self.contexts, *best, strict=True)]
+        return ["" if none else text[a:b] for none, text, (a, b) in zip(empty, self.contexts, self.best_spans.tolist(), strict=True)]
 
     def n_best(self, question: int) -> list[Span]:
         """The spans of one question, best first; with a null threshold the empty answer has its place among them.

@@ -63,8 +63,9 @@ def test_translation_takes_a_csv_file(tmp_path):
     with file.open("w", newline="", encoding="utf8") as stream:
         table = csv.writer(stream)
         table.writerow(["id", "en"])
-        table.writerows(zip(pairs["id"], pairs["en"], strict=True))
-    _, results = run("t5-en-id", tmp_path / "runs", f"data='{file}'", "test_rows=5")
+        # not the course's own pairs, which the lesson asks about and therefore never trains on
+        table.writerows((f"{there} Sekali lagi.", f"{here} Once more.") for there, here in zip(pairs["id"], pairs["en"], strict=True))
+    _, results = run("t5-en-id", tmp_path / "runs", f"data={file}", "test_rows=5")
     assert results["data"]["test"]["rows"] == 5 and results["data"]["train"]["source"] not in ("hub", "bundled")
 
 

@@ -70,6 +70,7 @@ FIGURES = {
     "class_scores": (lambda: plots.class_scores(TABLE), 1),
     "reliability": (lambda: plots.reliability(BINS, 0.123), 2),
     "comparison": (lambda: plots.comparison(SCORES, "accuracy"), 1),
+    "weights": (lambda: plots.weights({"null odds": 0.9, "words": -1.2, "names": 0.1}, "weight"), 1),
     "label_counts": (lambda: plots.label_counts({"train": [5, 40, 3, 2, 1]}, EMOTIONS), 1),
     "cooccurrence": (lambda: plots.cooccurrence(np.full((5, 5), 0.2), EMOTIONS), 2),  # and its colour bar
     "threshold_curves": (lambda: plots.threshold_curves(np.array([0.1, 0.5, 0.9]), CURVES, {"half": 0.5}), 1),
@@ -495,6 +496,14 @@ def test_scores_out_of_a_hundred_have_their_own_axis():
     rows = [{"bucket": "all", "mean": {"value": 31.0, "low": 30.0, "high": 32.0}, "rows": 9}]
     axes = plots.buckets({"length": rows}, "mean", "chrF", top=100).axes[0]
     assert axes.get_ylim() == (25, 102)
+
+
+def test_weights_stand_by_size_with_a_colour_for_each_side():
+    axes = plots.weights({"null odds": 0.9, "words": -1.2, "names": 0.1}, "weight").axes[0]
+    assert ticks(axes.get_yticklabels()) == ["names", "null odds", "words"]
+    bars = axes.containers[0]
+    assert [bar.get_width() for bar in bars] == [0.1, 0.9, -1.2]
+    assert bars[0].get_facecolor() == bars[1].get_facecolor() != bars[2].get_facecolor()
 
 
 def test_a_learning_curve_without_scores_is_the_loss_alone():
