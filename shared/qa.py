@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,7 +28,7 @@ from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 from shared.runtime import CourseError, check_max_length, encodable
 
 N_BEST, MAX_ANSWER_TOKENS = 20, 30  # the defaults of the official BERT and transformers scripts
-BLOCK = 256  # windows decoded at a time: the 400 pairs of each then fit into the processor's cache
+BLOCK = 1_024  # windows that a thread decodes at a time: few enough for some megabytes, enough to be out of the interpreter mostly
 CURE = "predict on windows.inputs, all of it, in its order, padded by qa.collator"
 
 
@@ -474,12 +476,16 @@ def decode_spans(
     the earlier start comes first, then the shorter span.
     """
     _check_decoding(windows, (start_logits, end_logits), n_best, max_answer_tokens)
-    null, found = np.empty(len(windows)), []
-    for block in (slice(at, at + BLOCK) for at in range(0, len(windows), BLOCK)):
+    null = np.empty(len(windows))
+
+    def decode(block: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         start, end = (_own_logits(logits[block], windows.length[block]) for logits in (start_logits, end_logits))
         cls = windows.cls[block, None]
         null[block] = sum(np.take_along_axis(logits, cls, 1)[:, 0].astype(np.float64) for logits in (start, end))
-        found.append(_candidates(windows, block, start, end, n_best, max_answer_tokens))
+        return _candidates(windows, block, start, end, n_best, max_answer_tokens)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter while it sorts and compares
+        found = list(pool.map(decode, (slice(at, at + BLOCK) for at in range(0, len(windows), BLOCK))))
     null = np.minimum.reduceat(null, np.searchsorted(windows.row, np.arange(len(windows.contexts))))
     row, left, right, score = map(np.concatenate, zip(*found, strict=True))
     row, left, right, score = _best_per_question(row, left, right, score, windows.contexts, n_best)
