@@ -117,7 +117,7 @@ def _of_one(question: str, context: str, span: tuple[int, int], weight: Callable
         _share((name in context.lower() for name in names), of_none=1.0),
         len(asked),
         not TURNING.isdisjoint(WORD.findall(question.lower())),
-        bool(QUANTITY.search(question)),
+        bool(re.search(QUANTITY, question)),
         np.log1p(len(answer.split())),
         bool(re.search(r"\d", answer)),
         _share(word in weights for word in content_words(answer)),
