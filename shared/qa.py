@@ -476,22 +476,24 @@ def decode_spans(
     the earlier start comes first, then the shorter span.
     """
     _check_decoding(windows, (start_logits, end_logits), n_best, max_answer_tokens)
-    null = np.empty(len(windows))
-
-    def decode(block: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        start, end = (_own_logits(logits[block], windows.length[block]) for logits in (start_logits, end_logits))
-        cls = windows.cls[block, None]
-        null[block] = sum(np.take_along_axis(logits, cls, 1)[:, 0].astype(np.float64) for logits in (start, end))
-        return _candidates(windows, block, start, end, n_best, max_answer_tokens)
-
+    decode = functools.partial(_decode_block, windows, start_logits, end_logits, n_best, max_answer_tokens)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy lets go of the interpreter while it sorts and compares
         found = list(pool.map(decode, (slice(at, at + BLOCK) for at in range(0, len(windows), BLOCK))))
+    null, row, left, right, score = map(np.concatenate, zip(*found, strict=True))
     null = np.minimum.reduceat(null, np.searchsorted(windows.row, np.arange(len(windows.contexts))))
-    row, left, right, score = map(np.concatenate, zip(*found, strict=True))
     row, left, right, score = _best_per_question(row, left, right, score, windows.contexts, n_best)
     bounds = np.searchsorted(row, np.arange(len(null) + 1))
     probability, null_probability = _softmax(row, bounds, score, None if null_threshold is None else null)
     return Answers(windows.contexts, bounds, left, right, score, probability, null, null_probability, null_threshold)
+
+
+def _decode_block(
+    windows: Windows, start_logits: Any, end_logits: Any, n_best: int, longest: int, block: slice
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The null score of each of the block's windows, and the columns of their best pairs."""
+    start, end = (_own_logits(logits[block], windows.length[block]) for logits in (start_logits, end_logits))
+    null = sum(np.take_along_axis(logits, windows.cls[block, None], 1)[:, 0].astype(np.float64) for logits in (start, end))
+    return null, *_candidates(windows, block, start, end, n_best, longest)
 
 
 def _check_decoding(windows: Windows, both: tuple, n_best: int, max_answer_tokens: int) -> None:

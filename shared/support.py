@@ -7,7 +7,6 @@ Answering under Domain Shift, arXiv 2006.09462; the features are this course's o
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from shared.runtime import CourseError
-from shared.text_metrics import split_sentences
+from shared.text_metrics import checkable, porter_stemmer, split_sentences, unsupported
 
 FEATURES = (
     "words in the answer's sentence",  # share of the question's words, each weighted by how rare it is; so are the next three
@@ -43,20 +42,12 @@ much that this it its their his her as not has have had can could would will s
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 TURNING = frozenset(["not", "no", "never", "n't", "nor", "without", "except", "other", "only", "least", "last", "first"])
 QUANTITY = re.compile(r"\bhow (?:many|much|long|old|far|often)\b|\bwhen\b|\bwhat (?:year|date|day|century|number|percentage)\b", re.I)
-NAME_OR_NUMBER = re.compile(r"(?<!^)\b(?:[A-Z][\w'’-]*|\d[\d.,]*\d|\d)")
 WORD = re.compile(r"n't\b|\w+?(?=n't\b)|\w+")
 
 
-@functools.cache
-def _stem() -> Callable[[str], str]:
-    from nltk.stem.snowball import SnowballStemmer
-
-    return functools.lru_cache(maxsize=65_536)(SnowballStemmer("english").stem)
-
-
 def content_words(text: str) -> list[str]:
-    """The Snowball stems of a text's words in their order, function words left out."""
-    return [_stem()(word) for word in WORD.findall(text.lower()) if word not in FUNCTION_WORDS]
+    """The Porter stems of a text's words in their order, function words left out."""
+    return [porter_stemmer().stem(word) for word in WORD.findall(text.lower()) if word not in FUNCTION_WORDS]
 
 
 def word_weights(paragraphs: Iterable[str]) -> Callable[[str], float]:
@@ -104,7 +95,7 @@ def _of_one(question: str, context: str, span: tuple[int, int], weight: Callable
     def covered(found: set[str]) -> float:
         return sum(weights[word] for word in asked if word in found) / total if total else 0.0
 
-    names = [name.lower() for name in NAME_OR_NUMBER.findall(question)]
+    names = len(checkable(question))
     neighbours = set(itertools.pairwise(words[place]))
     return [
         covered(here),
@@ -113,8 +104,7 @@ def _of_one(question: str, context: str, span: tuple[int, int], weight: Callable
         covered(set().union(*words)),
         max((weights[word] for word in asked if word not in here), default=0.0),
         _share(pair in neighbours for pair in itertools.pairwise(asked)),
-        _share((name in sentences[place].lower() for name in names), of_none=1.0),
-        _share((name in context.lower() for name in names), of_none=1.0),
+        *(1 - len(unsupported(question, text)) / max(names, 1) for text in (sentences[place], context)),
         len(asked),
         not TURNING.isdisjoint(WORD.findall(question.lower())),
         bool(re.search(QUANTITY, question)),
@@ -124,9 +114,9 @@ def _of_one(question: str, context: str, span: tuple[int, int], weight: Callable
     ]
 
 
-def _share(hits: Iterable[bool], of_none: float = 0.0) -> float:
+def _share(hits: Iterable[bool]) -> float:
     found = list(hits)
-    return sum(found) / len(found) if found else of_none
+    return sum(found) / len(found) if found else 0.0
 
 
 def _sentence_at(context: str, sentences: list[str], position: int) -> int:

@@ -269,7 +269,7 @@ def split_sentences(text: str) -> list[str]:
 
 
 @functools.cache
-def _stemmer() -> Any:
+def porter_stemmer() -> Any:
     """nltk's Porter stemmer with a memory, since the same words come again and again."""
     from nltk.stem.porter import PorterStemmer
 
@@ -299,7 +299,7 @@ def rouge(
     """
     from rouge_score import rouge_scorer, tokenize
 
-    stemmer = _stemmer() if use_stemmer else None
+    stemmer = porter_stemmer() if use_stemmer else None
     tokenizer = SimpleNamespace(tokenize=lambda text: tokenize.tokenize(text, stemmer))
     scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES), tokenizer=tokenizer)
     lines: Callable[[str], str] = (lambda text: "\n".join(split_sentences(text))) if split else str
@@ -334,7 +334,7 @@ def meteor_without_synonyms(predictions: Sequence[str], references: References, 
         return [word for sentence in split_sentences(text) for word in tokenizer.tokenize(sentence)]
 
     found = [
-        meteor_score([tokens(text) for text in texts], tokens(prediction), stemmer=_stemmer(), wordnet=empty_wordnet)
+        meteor_score([tokens(text) for text in texts], tokens(prediction), stemmer=porter_stemmer(), wordnet=empty_wordnet)
         for prediction, texts in zip(predictions, _paired(predictions, references), strict=True)
     ]
     signature = f"nltk {metadata.version('nltk')}, exact and Porter stem matches, no synonyms"
