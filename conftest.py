@@ -1,4 +1,7 @@
-"""What every pytest run needs, notebooks included: profile tiny, no network, nothing inherited from the shell."""
+"""What every pytest run needs, notebooks included: profile tiny, no network, nothing inherited from the shell but COURSE_PRECISION.
+
+Training is in fp32 unless COURSE_PRECISION says otherwise, so that a test means the same on a processor with and without bf16.
+"""
 
 import contextlib
 import os
@@ -13,6 +16,7 @@ for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "CO
     os.environ.pop(name, None)  # without bytecode every worker and every kernel would compile five thousand modules anew
 os.environ |= {
     "COURSE_PROFILE": "tiny",
+    "COURSE_PRECISION": os.environ.get("COURSE_PRECISION", "fp32"),
     "COURSE_OUTPUTS": tempfile.mkdtemp(prefix="course-outputs-"),
     "HF_HUB_OFFLINE": "1",
     "HF_DATASETS_OFFLINE": "1",

@@ -38,7 +38,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from shared.runtime import CourseError, by_main_process, encodable, first_line, hub_reachable, unknown, whole_folder, writing
+from shared.runtime import CourseError, by_main_process, device, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 
 Loaded = TypeVar("Loaded")
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
@@ -163,7 +163,7 @@ def load_encoder(
     seed: int = 0,
     **config: Any,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]:
-    """An encoder in float32 with a fresh head, its tokenizer, and the `model` object of the results.
+    """An encoder in float32 with a fresh head, on the best device, its tokenizer, and the `model` object of the results.
 
     Args:
         name: a key of ENCODERS, or any encoder's Hub id (then without tiny twin and dropout settings).
@@ -187,7 +187,7 @@ def load_encoder(
         model, tokenizer, card = _pretrained(spec, config, build)
     else:
         model, tokenizer, card = _transferred(spec, Path(weights), config, build)
-    return model, tokenizer, card | count_parameters(model)
+    return model.to(device()), tokenizer, card | count_parameters(model)
 
 
 def encoder_spec(name: str) -> EncoderSpec:
@@ -380,13 +380,13 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
 
 
 def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model with its head and its tokenizer from a folder written by `save`, in evaluation mode."""
+    """A model with its head and its tokenizer from a folder written by `save`, in evaluation mode, on the best device."""
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
     config = AutoConfig.from_pretrained(folder)
     head = "spans" if "ForQuestionAnswering" in (config.architectures or [""])[0] else "classes"
     model = model_class(config, head).from_pretrained(folder, dtype=torch.float32)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    return model.to(device()).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def _transferred(

@@ -6,6 +6,7 @@ Nothing here knows a model or a data set. These environment variables steer the 
     COURSE_DATA      folder | "hub" | "bundled" default: bundled for tiny, the Hub for small and full
     COURSE_SET       "key=value key=value"      overrides of the lesson's configuration
     COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs, in a read-only checkout HOME_OUTPUTS
+    COURSE_PRECISION auto | fp32 | bf16 | fp16  default: auto, what the device does best; it is the training's, see `precision`
     COURSE_TEXTS     show | withhold            default: show; withhold keeps other people's texts out of outputs
     COURSE_PROGRESS  file                       where progress events go (set by shared.run)
     COURSE_REPO      git address                read by the notebooks' first cell alone: where the course is cloned from
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import functools
+import gc
 import json
 import logging
 import os
@@ -39,6 +41,7 @@ from typing import Any
 from shared.forkserver import BITSANDBYTES_LOGGER
 
 PROFILES = ("tiny", "small", "full")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 WIDEST = 24  # letters of a value in the table that a lesson prints of its configuration
 SPLIT_ROWS = ("train_rows", "validation_rows", "test_rows")  # go to data.load_split, where None takes the whole split
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,14 +189,21 @@ def bf16_gain(rows: int = 1024, width: int = 768, trials: int = 5) -> float:
 
 
 def precision(device_name: str | None = None) -> str:
-    """'bf16', 'fp16' or 'fp32' for training on this device.
+    """'bf16', 'fp16' or 'fp32' for training on this device: what COURSE_PRECISION asks for, else what is fastest there.
 
     A T4 claims bf16 (`torch.cuda.is_bf16_supported()` counts emulation), so the compute capability decides: 8.0 and
-    newer bf16, older fp16. A CPU gets bf16 only where that is faster; Apple's MPS stays at fp32.
+    newer bf16, older fp16. A CPU gets bf16 only where that is faster; Apple's MPS stays at fp32. Raises CourseError for an
+    unknown precision, and for fp16 without a GPU: PyTorch scales fp16 gradients on CUDA alone.
     """
     import torch
 
-    name = device_name or device()
+    name, forced = device_name or device(), os.environ.get("COURSE_PRECISION", "").strip().lower() or "auto"
+    if forced not in PRECISIONS:
+        raise unknown("COURSE_PRECISION", forced, PRECISIONS)
+    if forced == "fp16" and name != "cuda":
+        raise CourseError(f"COURSE_PRECISION=fp16 needs a CUDA GPU and this machine trains on {name}: set it to bf16, fp32 or auto")
+    if forced != "auto":
+        return forced
     if name == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     return "bf16" if name == "cpu" and cpu_has_bf16() else "fp32"
@@ -207,6 +217,17 @@ def device_label() -> str:
         return torch.cuda.get_device_name()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{device()} ({platform.machine()}, {cores} cores)"
+
+
+def free() -> None:
+    """Give back the memory of what was deleted: Python's reference cycles (a Trainer is one), then the GPU's cached blocks."""
+    import torch
+
+    gc.collect()
+    if device() == "cuda":
+        torch.cuda.empty_cache()
+    elif device() == "mps":
+        torch.mps.empty_cache()
 
 
 # ---------------------------------------------------------------- profile and configuration

@@ -27,7 +27,7 @@ from transformers import (
 
 from shared import models
 from shared.pointer import PointerEncoderDecoder, copies
-from shared.runtime import CourseError, unknown
+from shared.runtime import CourseError, device, unknown
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
 warnings.filterwarnings("ignore", message="Version v4.12.0 introduces a better way to train encoder-decoder")
@@ -91,7 +91,7 @@ def load_seq2seq(
         dropout: one probability for all layers; None keeps the model's own.
         encoder: for a warm start from MiniLM, a folder of `models.save` with a fine-tuned MiniLM to read with; its head is left out.
 
-    The weights are float32. Raises CourseError for an unknown name and for a model that can't be fetched.
+    The weights are float32, on the best device. Raises CourseError for an unknown name and for a model that can't be fetched.
     """
     torch.manual_seed(seed)
     spec = _spec_of(name)
@@ -106,7 +106,7 @@ def load_seq2seq(
     else:
         model, tokenizer = _random(spec, name, tokenizer_texts, vocabulary, max_length)
         card = {"id": f"{name if name == 't5-scratch' else 'tiny ' + spec.model_type} (random weights)", "revision": f"seed-{seed}"}
-    return set_dropout(model, dropout).eval(), tokenizer, card | models.count_parameters(model)
+    return set_dropout(model, dropout).to(device()).eval(), tokenizer, card | models.count_parameters(model)
 
 
 def _spec_of(name: str) -> Seq2SeqSpec:
@@ -116,13 +116,13 @@ def _spec_of(name: str) -> Seq2SeqSpec:
 
 
 def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An encoder–decoder and its tokenizer from a folder written by `models.save`, in evaluation mode, with float32 weights."""
+    """An encoder–decoder in float32 and its tokenizer from a folder written by `models.save`, in evaluation mode, on the best device."""
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
     config = AutoConfig.from_pretrained(folder)
     warm = PointerEncoderDecoder if copies(config) else EncoderDecoderModel
     architecture = warm if config.model_type == "encoder-decoder" else AutoModelForSeq2SeqLM
-    return architecture.from_pretrained(folder, dtype=torch.float32).eval(), AutoTokenizer.from_pretrained(folder)
+    return architecture.from_pretrained(folder, dtype=torch.float32).to(device()).eval(), AutoTokenizer.from_pretrained(folder)
 
 
 def prefix_for(name: str, prefix: str) -> str:

@@ -22,6 +22,12 @@ from shared import data
 from shared.runtime import CourseError, encodable, memory_for, progress
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
+# Greedy decoding, and nothing else that a checkpoint's generation_config may ask for (BART-base: four beams, no trigram twice, EOS
+# at the limit). What belongs to its vocabulary stays: start, stop and forbidden tokens.
+GREEDY = {
+    "do_sample": False, "num_beams": 1, "use_cache": True, "early_stopping": False, "length_penalty": 1.0, "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None, "forced_eos_token_id": None,
+}  # fmt: skip
 Parts = tuple[str, str, str]  # what stands before the document, the document, what stands after it
 _FEATURES = Features({"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int64"))})
 
@@ -251,8 +257,8 @@ def generate(
         sources: texts (with their prefix), or token ids as `encode_prompts` makes them.
         max_source: tokens, for an encoder-decoder: a longer text loses its right end, which is said. A decoder's prompt
             cannot be cut like that, because the instruction may stand at its end: use `encode_prompts`.
-        arguments: more for the library's `generate`. Unlike there, greedy decoding with one beam is the default whatever
-            the model's generation_config says.
+        arguments: more for the library's `generate`. Unlike there, plain greedy decoding (`GREEDY`) is the default whatever the
+            model's generation_config says.
 
     Sources of like length share a batch, the longest first, padded left for a decoder and right for an encoder. Only the
     continuation is decoded. Generation stops at the model's or the tokenizer's EOS. The model is back in its mode
@@ -261,7 +267,7 @@ def generate(
     rows = _source_ids(model, tokenizer, sources, max_source)
     _check_window(model, rows, max_new_tokens)
     seq2seq, stops, pad = model.config.is_encoder_decoder, _stop_tokens(model, tokenizer), _padding_token(tokenizer)
-    arguments = {"do_sample": False, "num_beams": 1, "use_cache": True, "eos_token_id": stops, "pad_token_id": pad} | arguments
+    arguments = GREEDY | {"eos_token_id": stops, "pad_token_id": pad} | arguments
     stops = np.atleast_1d(arguments["eos_token_id"])
     texts, stopped = [""] * len(rows), np.zeros(len(rows), bool)
     with _evaluating(model, batch_size):
@@ -315,7 +321,7 @@ def generate_scored(
     ending = [*_own_tokens(tokenizer, "rival", [rival])[0], tokenizer.eos_token_id]
     _check_window(model, rows, max(max_new_tokens, len(ending)))
     stops, pad = _stop_tokens(model, tokenizer), _padding_token(tokenizer)
-    fixed = {"do_sample": False, "num_beams": 1, "use_cache": True, "return_dict_in_generate": True, "output_logits": True}
+    fixed = GREEDY | {"return_dict_in_generate": True, "output_logits": True}
     found = Scored([""] * len(rows), np.zeros(len(rows), bool), np.zeros(len(rows)), np.zeros((len(rows), len(ending))))
     with _evaluating(model, batch_size):
         for batch in _batches(rows, batch_size):
@@ -323,7 +329,7 @@ def generate_scored(
             limits = {"max_new_tokens": max_new_tokens, "eos_token_id": stops, "pad_token_id": pad}
             output = model.generate(input_ids=ids, attention_mask=mask, **limits, **fixed, **arguments)
             new, said = _spoken(output, ids.shape[1])
-            found.rival[batch] = _continued(model, output.past_key_values, ids, mask, ending).double().cpu()
+            found.rival[batch] = _continued(model, output.past_key_values, ids, mask, ending).cpu().double()
             for row, tokens, scores in zip(batch, new.tolist(), said, strict=True):
                 count, found.stopped[row] = _first_line(tokens, tokenizer, stops)
                 found.texts[row] = decode([tokens[:count]], tokenizer)[0].split("\n")[0].strip()
@@ -334,7 +340,7 @@ def generate_scored(
 def _spoken(output: Any, start: int) -> tuple[torch.Tensor, torch.Tensor]:
     """What was generated after the first `start` tokens, and log P of each token of it, both [rows, new tokens]."""
     new = output.sequences[:, start:]
-    return new, torch.stack([_picked(step, new[:, k]) for k, step in enumerate(output.logits)], 1).double().cpu()
+    return new, torch.stack([_picked(step, new[:, k]) for k, step in enumerate(output.logits)], 1).cpu().double()
 
 
 def _picked(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -521,7 +527,7 @@ def label_log_likelihoods(
             ids, mask = _pad([rows[row] for row in batch], _padding_token(tokenizer), "left")
             scores = _last_log_probabilities(model, ids, mask, targets.shape[1])
             scores = scores[[place for place, _ in asked]].gather(-1, targets[..., None].to(model.device))[..., 0]
-            found[[pair for _, pair in asked]] = (scores.double().cpu() * counted).sum(1)
+            found[[pair for _, pair in asked]] = (scores.cpu().double() * counted).sum(1)
     return found.reshape(len(prompts), len(labels))
 
 

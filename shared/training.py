@@ -39,7 +39,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler
-from transformers.trainer_utils import PredictionOutput, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, rotate_checkpoints
 
 from shared import runtime, text2text
 from shared.runtime import Config, CourseError, RunFolder, first_line
@@ -48,50 +48,65 @@ NO_SPACE = ("no space left", "failed writing file", "unexpected pos")  # the las
 MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels", "pooling")
 
 
-def arguments(cfg: Config, run: RunFolder, rows: int, metric: str = "loss", **overrides: Any) -> TrainingArguments:
-    """TrainingArguments for this profile, this device and `rows` training rows.
+def arguments(
+    cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, metric: str = "loss", **overrides: Any
+) -> TrainingArguments:
+    """TrainingArguments for this profile, this device, this model and `rows` training rows.
 
     Reads epochs, batch_size, accumulate (batches a step, 1 where the lesson has no such key), learning_rate,
-    evaluations_per_epoch and seed from the configuration. Several devices share a batch, so their number changes the
+    evaluations_per_epoch and seed from the configuration. Several processes share a batch, so their number changes the
     speed and not the result (dropout's draws aside). A checkpoint is written at every evaluation; the best by
-    `metric` on the validation rows and the last one are kept, and the best is loaded at the end.
+    `metric` on the validation rows and the last one are kept, and the best is loaded at the end. The precision is that of
+    `precision_for(model)`; where it is not the device's own, a line says so.
     """
-    return TrainingArguments(**(_settings(cfg, run, rows, metric) | overrides))
+    return _on_one_gpu(TrainingArguments(**(_settings(cfg, run, model, rows, metric) | overrides)))
 
 
 def seq2seq_arguments(
-    cfg: Config, run: RunFolder, rows: int, model: PreTrainedModel, metric: str = "loss", **overrides: Any
+    cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, metric: str = "loss", **overrides: Any
 ) -> Seq2SeqTrainingArguments:
-    """As `arguments`, for an encoder–decoder whose checks generate; in the precision of `precision_for(model)`."""
-    precision = precision_for(model)
-    own = {"predict_with_generate": True, "bf16": precision == "bf16", "fp16": precision == "fp16"}
-    return Seq2SeqTrainingArguments(**(_settings(cfg, run, rows, metric) | own | overrides))
+    """As `arguments`, for an encoder–decoder whose checks generate."""
+    settings = _settings(cfg, run, model, rows, metric) | {"predict_with_generate": True}
+    return _on_one_gpu(Seq2SeqTrainingArguments(**(settings | overrides)))
+
+
+def _on_one_gpu(args: TrainingArguments) -> TrainingArguments:
+    """One GPU for each process, however many are visible.
+
+    The library would spread every batch over all of them by DataParallel: that trains in fp32 whatever was asked for (autocast
+    does not reach its threads), slower than one GPU, and counts the loss of a packed model once for each.
+    """
+    args._n_gpu = min(1, args.n_gpu)
+    return args
 
 
 def precision_for(model: PreTrainedModel) -> str:
-    """The device's training precision, but fp32 instead of fp16 for a T5.
+    """The training precision of this device and model: `runtime.precision()`, but fp32 where the architecture needs it.
 
     T5 was trained in bf16 and its feed-forward layers exceed fp16's largest number, 65,504: the loss becomes nan
-    (https://github.com/huggingface/transformers/issues/9295).
+    (https://github.com/huggingface/transformers/issues/9295). DeBERTa's first version mixes two types in its attention under
+    any autocast and fails (https://github.com/huggingface/transformers/issues/35332).
     """
-    precision = runtime.precision()
-    return "fp32" if precision == "fp16" and "t5" in model.config.model_type else precision
+    precision, kind = runtime.precision(), model.config.model_type
+    return "fp32" if (precision == "fp16" and "t5" in kind) or kind == "deberta" else precision
 
 
-def _settings(cfg: Config, run: RunFolder, rows: int, metric: str) -> dict[str, Any]:
+def _settings(cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, metric: str) -> dict[str, Any]:
     """What `arguments` and `seq2seq_arguments` share."""
     _check_settings(cfg)
-    accumulate, devices = cfg.get("accumulate", 1), _devices()
-    if cfg.batch_size % devices:
-        raise CourseError(f"batch_size={cfg.batch_size} cannot be shared by {devices} devices: choose a multiple of {devices}")
+    accumulate, processes = cfg.get("accumulate", 1), runtime.processes()
+    if cfg.batch_size % processes:
+        raise CourseError(f"batch_size={cfg.batch_size} cannot be shared by {processes} processes: choose a multiple of {processes}")
     steps_per_epoch = math.ceil(rows / (cfg.batch_size * accumulate))
     check = max(1, math.ceil(steps_per_epoch / cfg.evaluations_per_epoch))
-    precision, on_cpu = runtime.precision(), runtime.device() == "cpu"
+    precision, on_cpu = precision_for(model), runtime.device() == "cpu"
+    if precision != runtime.precision():
+        print(f"a {model.config.model_type} trains in {precision}: {runtime.precision()} does not work with this architecture")
     return {
         "output_dir": str(run.checkpoints),
         "num_train_epochs": cfg.epochs,
-        "per_device_train_batch_size": cfg.batch_size // devices,
-        "per_device_eval_batch_size": 2 * cfg.batch_size // devices,
+        "per_device_train_batch_size": cfg.batch_size // processes,
+        "per_device_eval_batch_size": 2 * cfg.batch_size // processes,
         "gradient_accumulation_steps": accumulate,
         "learning_rate": cfg.learning_rate,
         "lr_scheduler_type": "linear",
@@ -128,11 +143,6 @@ def _check_settings(cfg: Config) -> None:
             raise CourseError(f"{key}={value} is no positive number: set {key} to one")
 
 
-def _devices() -> int:
-    """On how many devices a batch is spread: the processes that train together, or the GPUs that one process sees."""
-    return runtime.processes() if runtime.processes() > 1 else max(1, torch.cuda.device_count())
-
-
 # ---------------------------------------------------------------- trainer
 
 
@@ -161,19 +171,50 @@ class EpochSeededSampler(LengthGroupedSampler):
         return itertools.chain(first, *shuffled, *last)
 
 
+def leave_autocast(model: torch.nn.Module) -> None:
+    """Give a model that accelerate has prepared its own `forward` back, and let a further training prepare it again.
+
+    For a training in 16 bits accelerate replaces `model.forward` by one under autocast, and leaves it there: the trained model
+    goes on computing in 16 bits, where logits tie (8 bits of mantissa for the thousands of rows of a test), and a copy
+    loaded from disk does not, so that the two disagree. The replaced method also holds the model in a reference cycle, which
+    keeps a deleted model in memory until the next garbage collection. (accelerate's own
+    `unwrap_model(keep_fp32_wrapper=False)` strips transformers' decorators from `forward` as well, and leaves the mark by
+    which a second training would go without autocast.)
+    """
+    own = vars(model).pop("_original_forward", None)
+    if own is not None:
+        del model.forward
+        if getattr(own, "__func__", None) is not type(model).forward:  # it was an attribute of this object before
+            model.forward = own
+    vars(model).pop("_is_accelerate_prepared", None)
+
+
 class OrderedTrainer(Trainer):
-    """Trainer whose length grouping stays in training: evaluation and prediction keep the data's order.
+    """Trainer whose length grouping and autocast stay in training: evaluation and prediction keep the data's order, in fp32.
 
     In transformers 5 `train_sampling_strategy="group_by_length"` also reorders `evaluate` and `predict`; every figure
     that lines predictions up with rows (saved predictions, error analysis, SQuAD scores) is then silently wrong.
     """
 
-    def __init__(self, model: PreTrainedModel, args: TrainingArguments, **settings: Any):
-        if getattr(model, "is_loaded_in_4bit", False) and args.n_gpu > 1:
-            # the library does not spread a packed model over the GPUs of one process, yet counts its loss once for each of them
-            args.per_device_train_batch_size *= args.n_gpu
-            args._n_gpu = 1
-        super().__init__(model=model, args=args, **settings)
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As in Trainer; the model then computes as before, also where the training was cut off: see `leave_autocast`."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self.is_in_train = False  # which the library forgets where it was cut off
+            leave_autocast(self.model)
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in Trainer; while training runs in its precision (a check has to be quick), at any other time in fp32."""
+        if self.is_in_train:
+            return super().evaluation_loop(*args, **kwargs)
+        leave_autocast(self.model)  # another Trainer may have left it inside
+        native_amp, self.accelerator.native_amp = self.accelerator.native_amp, False
+        try:
+            return super().evaluation_loop(*args, **kwargs)
+        finally:
+            self.accelerator.native_amp = native_amp
+            leave_autocast(self.model)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         # with several processes accelerate shards the sequential default itself
@@ -348,14 +389,15 @@ class Reporter(TrainerCallback):
             if not math.isfinite(float(logs["loss"])):
                 raise CourseError(
                     f"the loss is {logs['loss']} at step {state.global_step}: lower learning_rate (now "
-                    f"{args.learning_rate}), or train in fp32"
+                    f"{args.learning_rate}), or train in fp32 (COURSE_PRECISION=fp32)"
                 )
             self.stream(f"step {state.global_step:>5}/{state.max_steps}  loss {float(logs['loss']):.4f}  {seconds:6.0f} s")
         elif "eval_loss" in logs:
             if not math.isfinite(float(logs["eval_loss"])):
                 raise CourseError(
                     f"the validation loss is {logs['eval_loss']} at step {state.global_step}: lower learning_rate (now "
-                    f"{args.learning_rate}), train in fp32, or look for a validation row without any token to predict"
+                    f"{args.learning_rate}), train in fp32 (COURSE_PRECISION=fp32), or look for a validation row without a token to "
+                    "predict"
                 )
             keys = [k for k in logs if k.startswith("eval_") and k.split("_")[-1] not in ("runtime", "second")]
             self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
@@ -433,10 +475,6 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     if interrupted.is_set():
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.resume}")
         raise KeyboardInterrupt
-    if trainer.model.config.is_encoder_decoder:
-        # in 16 bits accelerate has wrapped `forward`, and `generate` goes round that for the encoder alone: a model that was loaded
-        # again, without the wrapper, would then write other texts
-        trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     history = list(trainer.state.log_history)
     text = json.dumps(history, indent=1)
     runtime.by_main_process(lambda: runtime.write_whole(run.logs / "history.json", text))

@@ -126,6 +126,18 @@ def test_has_checked_cells_pitfalls_and_solved_exercises(path):
     assert "### Exercises" in text and "### Takeaways" in text
 
 
+def test_nothing_is_asserted_between_training_and_the_saving_of_the_results(path):
+    """Else a check that fails would cost the run its figures. (A checked cell's output is the same everywhere, trained or not.)"""
+    _, code = load(path)
+    first = next(i for i, cell in enumerate(code) if "training.fit(" in source(cell))
+    for cell in code[first:]:
+        if not source(cell).startswith("# NBVAL_CHECK_OUTPUT"):
+            if "report.save_results(" in source(cell):
+                return
+            assert not [node for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Assert)], source(cell)
+    raise AssertionError("the notebook saves no results")
+
+
 def test_saves_the_plots_it_shows(path):
     _, code = load(path)
     shown = sum("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from shared import runtime, training
 from shared.runtime import ROOT, CourseError
 from tests.programs import NOTEBOOKS
-from tests.tiny_training import config
+from tests.tiny_training import BERT, config
 
 SCHEMA = json.loads((ROOT / "tests" / "results.schema.json").read_text(encoding="utf8"))
 PLAIN = ["--cpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
@@ -94,10 +94,10 @@ def test_a_batch_is_shared_by_all_processes(monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
     folder = runtime.run_folder(config())
     monkeypatch.setattr(runtime, "processes", lambda: 4)
-    found = training.arguments(config(batch_size=8), folder, rows=50)
+    found = training.arguments(config(batch_size=8), folder, BERT, rows=50)
     assert (found.per_device_train_batch_size, found.per_device_eval_batch_size, found.eval_steps) == (2, 4, 3)
-    with pytest.raises(CourseError, match="batch_size=6 cannot be shared by 4 devices: choose a multiple of 4"):
-        training.arguments(config(batch_size=6), folder, rows=50)
+    with pytest.raises(CourseError, match="batch_size=6 cannot be shared by 4 processes: choose a multiple of 4"):
+        training.arguments(config(batch_size=6), folder, BERT, rows=50)
 
 
 def test_one_process_asks_nobody():

@@ -276,6 +276,12 @@ def test_config_reads_like_an_object_and_like_a_mapping():
 # device and precision
 
 
+@pytest.fixture
+def unforced(monkeypatch) -> None:
+    """The precision that the device has of itself, whatever the tests run in."""
+    monkeypatch.setenv("COURSE_PRECISION", "auto")
+
+
 def test_device_prefers_cuda_then_mps_then_cpu(monkeypatch):
     assert runtime.device() == "cpu"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
@@ -284,6 +290,7 @@ def test_device_prefers_cuda_then_mps_then_cpu(monkeypatch):
     assert runtime.device() == "cuda"
 
 
+@pytest.mark.usefixtures("unforced")
 @pytest.mark.parametrize(
     ("capability", "expected"),
     [((7, 0), "fp16"), ((7, 5), "fp16"), ((8, 0), "bf16"), ((8, 9), "bf16"), ((10, 0), "bf16")],
@@ -294,6 +301,7 @@ def test_precision_on_a_gpu_follows_its_compute_capability(monkeypatch, capabili
     assert runtime.precision() == expected
 
 
+@pytest.mark.usefixtures("unforced")
 @pytest.mark.parametrize(
     ("capabilities", "gain", "expected"),
     [
@@ -311,6 +319,7 @@ def test_precision_on_a_cpu_needs_hardware_for_bf16_that_is_faster(monkeypatch, 
     assert runtime.precision() == expected
 
 
+@pytest.mark.usefixtures("unforced")
 @pytest.mark.parametrize(
     ("amx", "avx512", "gain", "expected"),
     [(True, True, 0.6, "bf16"), (False, True, 1.8, "bf16"), (False, True, 0.6, "fp32"), (False, False, 1.8, "fp32")],
@@ -336,6 +345,7 @@ def test_bf16_gain_is_a_ratio_of_two_times(monkeypatch):
     assert runtime.bf16_gain.__wrapped__() == 1.5
 
 
+@pytest.mark.usefixtures("unforced")
 def test_precision_on_mps_stays_at_fp32(monkeypatch):
     monkeypatch.setattr(runtime, "cpu_has_bf16", lambda: True)
     assert runtime.precision("mps") == "fp32"
@@ -366,6 +376,7 @@ def test_versions_are_those_installed_and_leave_out_what_is_not(monkeypatch):
     assert runtime.versions() == {"python": platform.python_version(), "torch": metadata.version("torch")}
 
 
+@pytest.mark.usefixtures("unforced")
 def test_environment_holds_versions_device_and_precision(monkeypatch):
     pretend_gpu(monkeypatch)
     found = runtime.environment()
@@ -374,6 +385,7 @@ def test_environment_holds_versions_device_and_precision(monkeypatch):
     assert set(runtime.PACKAGES) <= set(found["versions"])
 
 
+@pytest.mark.usefixtures("unforced")
 def test_setup_seeds_says_what_it_runs_on_and_keeps_tiny_offline(monkeypatch, capsys):
     restore_what_setup_sets(monkeypatch)
     pretend_gpu(monkeypatch)

@@ -21,6 +21,7 @@ from transformers import (
     DataCollatorForSeq2Seq,
     EncoderDecoderConfig,
     EncoderDecoderModel,
+    GenerationConfig,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -473,6 +474,23 @@ def test_a_model_learns_to_stop_where_eos_is_in_the_loss_and_not_where_it_is_dro
     assert results["kept"].texts == [text.strip() for text in COMPLETIONS[:3]] and results["kept"].stopped.all()
     assert not results["dropped"].stopped.any()
     assert all(text.startswith(wanted.strip()) for text, wanted in zip(results["dropped"].texts, COMPLETIONS, strict=False))
+
+
+def test_nothing_but_tokens_is_inherited_from_a_checkpoints_generation_settings():
+    """BART-base asks for four beams, no trigram twice and EOS at the limit; a summariser for a least length and a penalty."""
+    model, tokenizer = tiny("t5")
+    plain, stopped = (generate(model, tokenizer, TEXTS, max_new_tokens=12)[part] for part in (0, 1))
+    asked = {"num_beams": 4, "early_stopping": True, "no_repeat_ngram_size": 1, "min_length": 11, "repetition_penalty": 3.0,
+             "forced_eos_token_id": tokenizer.eos_token_id, "length_penalty": 2.0}  # fmt: skip
+    own = model.generation_config
+    try:
+        model.generation_config = GenerationConfig(**(own.to_diff_dict() | asked))
+        found = generate(model, tokenizer, TEXTS, max_new_tokens=12)
+        assert found.texts == plain and found.stopped.tolist() == stopped.tolist()
+        given = generate(model, tokenizer, TEXTS, max_new_tokens=12, **asked)
+        assert given.texts != plain and given.stopped.all()  # who asks for them gets them
+    finally:
+        model.generation_config = own
 
 
 # label log-likelihoods

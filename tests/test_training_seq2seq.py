@@ -24,7 +24,7 @@ def lesson(run, name="t5-small", rows=10, cfg=None, scores=None, arguments=None,
     sources = [text[: 40 + 37 * (k % 5)] for k, text in enumerate(TEXTS[:rows])]
     model, tokenizer, _ = seq2seq.load_seq2seq(name, "random", tokenizer_texts=TEXTS, max_length=96, dropout=0.0)
     encoded, _ = text2text.encode_pairs(sources, [text[:24] for text in sources], tokenizer, 80, 16, "say: ")
-    args = training.seq2seq_arguments(cfg, run, len(encoded), model, **({"logging_steps": 1} | (arguments or {})))
+    args = training.seq2seq_arguments(cfg, run, model, len(encoded), **({"logging_steps": 1} | (arguments or {})))
     both = {"train": encoded, "validation": encoded}
     return training.seq2seq_trainer(
         model, tokenizer, args, both, scores, 3, max_new_tokens=new_tokens, check_rows=check_rows

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import time
+import types
 
 import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, TrainerCallback
 
 from shared import data, metrics, models, runtime, training
+
+BERT = types.SimpleNamespace(config=types.SimpleNamespace(model_type="bert"))  # all that `training.arguments` asks of a model
 
 
 def config(**values) -> runtime.Config:
@@ -44,7 +47,7 @@ def trainer_for(cfg: runtime.Config, run: runtime.RunFolder, rows: int = 48, ext
     encoded = data.encode(train, tokenizer, cfg.max_length)
     return training.OrderedTrainer(
         model=model,
-        args=training.arguments(cfg, run, rows=len(train), metric="macro_f1", **({"logging_steps": 1} | arguments)),
+        args=training.arguments(cfg, run, model, rows=len(train), metric="macro_f1", **({"logging_steps": 1} | arguments)),
         train_dataset=encoded,
         eval_dataset=encoded,
         processing_class=tokenizer,
