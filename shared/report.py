@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import html
 import json
+import math
 import os
 import re
 import shlex
@@ -41,8 +42,20 @@ HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`write_whole` of JSON."""
-    write_whole(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    """`write_whole` of JSON, which knows neither nan nor infinity: those become null.
+
+    They come from an undefined score (an area under a curve where one class is missing) and from the first steps in fp16, whose
+    gradients overflow until the scaler has found its scale.
+    """
+    write_whole(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def save_results(

@@ -507,6 +507,14 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def checkpoint(self) -> str | None:
+        """The newest complete checkpoint, for `Trainer.train(resume_from_checkpoint=...)`; None in a run that has none yet."""
+        from shared.course.training import last_checkpoint
+
+        found = last_checkpoint(self)
+        return None if found is None else str(found)
+
+    @property
     def name(self) -> str:
         """The folder's name."""
         return self.path.name
@@ -533,7 +541,7 @@ def outputs_root() -> Path:
 def run_folder(cfg: Config) -> RunFolder:
     """A new run folder for this lesson, or the one named by the configuration key `resume`.
 
-    Raises CourseError where the folder to resume does not exist or nothing can be written.
+    Raises CourseError where the folder to resume does not exist, belongs to a run with other settings, or can't be written to.
     """
     resume = cfg.get("resume", "")
     path = outputs_root()
@@ -545,6 +553,7 @@ def run_folder(cfg: Config) -> RunFolder:
         probe = run.logs / f".write-test-{os.getpid()}"
         probe.write_text("")
         probe.unlink()
+        by_main_process(lambda: _check_or_note_settings(cfg, run))
     except OSError as error:
         raise CourseError(
             f"cannot write to {path} ({error.strerror}): free some space, or set COURSE_OUTPUTS to a folder you can write"
@@ -554,6 +563,33 @@ def run_folder(cfg: Config) -> RunFolder:
         print(f"NOTE: the checkout is read-only, so runs are kept in {HOME_OUTPUTS}")
     print(f"{'resuming' if resume else 'writing to'} {outputs_root().name}/{run.name}")
     return run
+
+
+def _check_or_note_settings(cfg: Config, run: RunFolder) -> None:
+    """Write down what a new run was started with; CourseError where a resumed one was started with something else.
+
+    Else its results would claim settings under which the first part of the training did not run.
+    """
+    note = run.path / "settings.json"
+    values = {key: value for key, value in cfg.items() if key != "resume"}
+    now = json.loads(json.dumps({"lesson": cfg.lesson, "profile": cfg.profile} | values))
+    if not (run.resumed and note.is_file()):  # a run folder made by hand has no note
+        write_whole(note, json.dumps(now, indent=1, ensure_ascii=False))
+        return
+    began = json.loads(note.read_text(encoding="utf8"))
+    if _rows_a_step(began) == _rows_a_step(now):  # half the batch, accumulated twice, is the same training in less memory
+        began |= {key: now[key] for key in ("batch_size", "accumulate") if key in now}
+    for key in [*began, *(key for key in now if key not in began)]:
+        then, here = (values.get(key, "(none)") for values in (began, now))
+        if then != here:
+            raise CourseError(
+                f"cannot resume {run.name}: it was started with {key}={then}, and now {key} is {here}; give it the settings it began "
+                "with, or start a new run without resume"
+            )
+
+
+def _rows_a_step(values: dict[str, Any]) -> int:
+    return values.get("batch_size", 0) * values.get("accumulate", 1)
 
 
 def _new_path(cfg: Config) -> Path:

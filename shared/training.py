@@ -13,7 +13,6 @@ import math
 import signal
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import (
@@ -42,6 +41,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, rotate_checkpoints
 
 from shared import runtime, text2text
+from shared.course.training import complete_checkpoints, last_checkpoint, leave_autocast, precision_for
 from shared.runtime import Config, CourseError, RunFolder, first_line
 
 NO_SPACE = ("no space left", "failed writing file", "unexpected pos")  # the last two are torch.save's words for it
@@ -78,17 +78,6 @@ def _on_one_gpu(args: TrainingArguments) -> TrainingArguments:
     """
     args._n_gpu = min(1, args.n_gpu)
     return args
-
-
-def precision_for(model: PreTrainedModel) -> str:
-    """The training precision of this device and model: `runtime.precision()`, but fp32 where the architecture needs it.
-
-    T5 was trained in bf16 and its feed-forward layers exceed fp16's largest number, 65,504: the loss becomes nan
-    (https://github.com/huggingface/transformers/issues/9295). DeBERTa's first version mixes two types in its attention under
-    any autocast and fails (https://github.com/huggingface/transformers/issues/35332).
-    """
-    precision, kind = runtime.precision(), model.config.model_type
-    return "fp32" if (precision == "fp16" and "t5" in kind) or kind == "deberta" else precision
 
 
 def _settings(cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, metric: str) -> dict[str, Any]:
@@ -169,24 +158,6 @@ class EpochSeededSampler(LengthGroupedSampler):
         last = between[-1:]
         shuffled = [between[i] for i in torch.randperm(max(0, len(between) - 1), generator=self.generator).tolist()]
         return itertools.chain(first, *shuffled, *last)
-
-
-def leave_autocast(model: torch.nn.Module) -> None:
-    """Give a model that accelerate has prepared its own `forward` back, and let a further training prepare it again.
-
-    For a training in 16 bits accelerate replaces `model.forward` by one under autocast, and leaves it there: the trained model
-    goes on computing in 16 bits, where logits tie (8 bits of mantissa for the thousands of rows of a test), and a copy
-    loaded from disk does not, so that the two disagree. The replaced method also holds the model in a reference cycle, which
-    keeps a deleted model in memory until the next garbage collection. (accelerate's own
-    `unwrap_model(keep_fp32_wrapper=False)` strips transformers' decorators from `forward` as well, and leaves the mark by
-    which a second training would go without autocast.)
-    """
-    own = vars(model).pop("_original_forward", None)
-    if own is not None:
-        del model.forward
-        if getattr(own, "__func__", None) is not type(model).forward:  # it was an attribute of this object before
-            model.forward = own
-    vars(model).pop("_is_accelerate_prepared", None)
 
 
 class OrderedTrainer(Trainer):
@@ -529,42 +500,6 @@ def _short_of_room(args: TrainingArguments, run: RunFolder) -> Iterator[None]:
         raise
 
 
-def last_checkpoint(run: RunFolder) -> Path | None:
-    """The newest complete checkpoint; one that a kill cut off, or that was damaged later, is passed over and named."""
-    return next(_complete_checkpoints(run), None)
-
-
-def _complete_checkpoints(run: RunFolder) -> Iterator[Path]:
-    """The newest first."""
-    for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
-        if _is_whole(path):
-            yield path
-        else:
-            print(f"{path.name} is incomplete or damaged: passed over")
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """True where every file can be opened to its end: the state, which is written last, weights, optimiser, schedule."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf8"))
-        weights = list(checkpoint.glob("*.safetensors"))
-        for file in weights:
-            with safe_open(file, "pt"):  # compares the header with the file's size
-                pass
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return bool(weights) and all(_unpacks(file) for file in checkpoint.glob("*.pt*"))
-
-
-def _unpacks(file: Path) -> bool:
-    """True for a zip file, such as PyTorch writes, whose every part agrees with its checksum."""
-    try:
-        with zipfile.ZipFile(file) as parts:
-            return parts.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
 def average_checkpoints(model: PreTrainedModel, run: RunFolder, last: int) -> list[str]:
     """Give `model` the mean of the weights of the newest `last` checkpoints; returns their names, the newest first.
 
@@ -574,7 +509,7 @@ def average_checkpoints(model: PreTrainedModel, run: RunFolder, last: int) -> li
     """
     if last < 1:
         raise CourseError(f"cannot average {last} checkpoints: choose 1 or more")
-    chosen = list(itertools.islice(_complete_checkpoints(run), last))
+    chosen = list(itertools.islice(complete_checkpoints(run), last))
     if not chosen:
         raise CourseError(f"{run.name} has no checkpoint to average: train first, with save_total_limit={last + 1}")
     mean: dict[str, torch.Tensor] = {}

@@ -376,6 +376,12 @@ def test_numbers_are_shown_in_their_unit():
     assert (report.duration(47.2), report.duration(740)) == ("47 s", "12.3 min")
 
 
+def test_what_is_not_finite_becomes_null(tmp_path):
+    report.write_json(tmp_path / "a.json", {"auc": float("nan"), "rows": [{"norm": float("-inf"), "loss": 0.5}, (float("inf"), 1)]})
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"auc": None, "rows": [{"norm": None, "loss": 0.5}, [None, 1]]}
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     target = tmp_path / "results.json"
     report.write_json(target, {"a": 1})

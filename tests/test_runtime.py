@@ -463,9 +463,31 @@ def test_run_folder_has_the_documented_name_and_three_folders(cfg, tmp_path, cap
     assert tail == "_bert_ag-news"
     assert run.path.parent == tmp_path / "runs"
     assert not run.resumed
-    assert {p.name for p in run.path.iterdir()} == {"model", "logs", "checkpoints"}
+    assert {p.name for p in run.path.iterdir()} == {"model", "logs", "checkpoints", "settings.json"}
     assert all(folder.is_dir() and not any(folder.iterdir()) for folder in (run.model, run.logs, run.checkpoints))
     assert f"writing to runs/{run.name}" in capsys.readouterr().out
+
+
+def test_a_run_is_resumed_with_the_settings_it_began_with(cfg, capsys):
+    values = dict(cfg) | {"batch_size": 8, "learning_rate": 1e-3, "rows": None}
+    run = run_folder(Config("task-1/ag-news", "tiny", values))
+
+    def again(lesson="task-1/ag-news", profile="tiny", **changes):
+        return run_folder(Config(lesson, profile, values | {"resume": run.name} | changes))
+
+    assert again().path == run.path and again().resumed
+    assert again(batch_size=4, accumulate=2).path == run.path  # as many rows a step, in less memory
+    for changes, said in (
+        ({"learning_rate": 0.5}, r"learning_rate=0\.001, and now learning_rate is 0\.5"),
+        ({"batch_size": 4}, "batch_size=8, and now batch_size is 4"),
+        ({"rows": 3}, "rows=None, and now rows is 3"),
+        ({"lesson": "task-3/llm-sst2"}, "lesson=task-1/ag-news, and now lesson is task-3/llm-sst2"),
+        ({"extra": 1}, r"extra=\(none\), and now extra is 1"),
+    ):
+        with pytest.raises(CourseError, match=rf"^cannot resume {run.name}: it was started with {said}; give it the settings"):
+            again(**changes)
+    (run.path / "settings.json").unlink()  # a folder of an older version, or made by hand
+    assert again(learning_rate=0.5).resumed
 
 
 @pytest.fixture

@@ -1,0 +1,147 @@
+"""The settings of a lesson: the values written in its notebook, what a profile changes of them, and what the reader changes.
+
+A notebook shows one set of values, those for a Colab T4. `profiles.toml` beside it holds, for every other profile, the values
+that differ, and `--set key=value` (COURSE_SET) overrides both:
+
+    [laptop]
+    model = "sentence-transformers/all-MiniLM-L6-v2"
+    train_rows = 4_000
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shared import runtime
+from shared.runtime import ROOT, CourseError, parse_overrides, unknown
+
+FILE = "profiles.toml"
+COMMON = {"seed": 0, "resume": ""}  # every lesson has them; a notebook need not write them down
+SUBSTITUTE = "course/"  # the owner of a model that stands in for one that cannot be had, named in a profile alone
+
+
+@dataclass(frozen=True)
+class Settings(Mapping):
+    """The values in force; `cfg.key` reads one. `changed` says which differ from the notebook's, and by whom."""
+
+    lesson: str
+    profile: str
+    values: dict[str, Any]
+    overrides: dict[str, Any] = field(default_factory=dict)
+    changed: dict[str, tuple[Any, Any, str]] = field(default_factory=dict)
+
+    def __getattr__(self, key: str) -> Any:
+        values = self.__dict__.get("values", {})  # still empty while a copy is being made
+        if key not in values:
+            raise AttributeError(f"the settings of {self.__dict__.get('lesson')} have no key '{key}'")
+        return values[key]
+
+    def __getitem__(self, key: str) -> Any:
+        return self.values[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def settings(lesson: str, **values: Any) -> Settings:
+    """The settings of `lesson` ("task-1/ag-news") in the active profile; prints a table of what was changed, and by whom.
+
+    Args:
+        values: the notebook's, for profile colab. None stands for "all" rows. The type of each decides what may replace it: a
+            float takes whole numbers too, None takes a number or "all".
+
+    Raises CourseError, in one line, for an unknown profile or key, in `profiles.toml` or --set, and a value of another type.
+    """
+    written, profile = COMMON | values, runtime.profile()
+    layers = [(f"profile {profile}", _profile_values(ROOT / lesson / FILE, profile, written))]
+    told = parse_overrides(os.environ.get("COURSE_SET", ""))
+    for key in told:
+        if key not in written:
+            raise unknown(f"--set key of {lesson}", key, list(written))
+    overrides = {key: _read(key, text, written[key]) for key, text in told.items()}
+    layers.append(("--set", overrides))
+    found, changed = dict(written), {}
+    for who, layer in layers:
+        for key, value in layer.items():
+            found[key] = value
+            changed[key] = (written[key], value, who)
+    changed = {key: change for key, change in changed.items() if change[0] != change[1]}
+    _print(lesson, profile, changed)
+    return Settings(lesson, profile, found, overrides, changed)
+
+
+def _profile_values(path: Path, profile: str, written: dict[str, Any]) -> dict[str, Any]:
+    """What the file says for this profile; nothing for colab, whose values the notebook has."""
+    place = f"{path.parent.name}/{path.name}"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf8"))
+    except FileNotFoundError:
+        raise CourseError(f"{place} is missing: it says what the profiles change of the notebook's settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CourseError(f"{place} cannot be read ({error}): correct it") from None
+    for name, values in content.items():
+        if name not in runtime.PROFILES or name == "colab":
+            raise unknown(f"profile in {place}", name, [known for known in runtime.PROFILES if known != "colab"])
+        for key in values:
+            if key not in written:
+                raise unknown(f"key of [{name}] in {place}", key, list(written))
+    return {key: _typed(f"{place}, [{profile}] {key}", value, written[key]) for key, value in content.get(profile, {}).items()}
+
+
+def _typed(where: str, value: Any, example: Any) -> Any:
+    """A value of the file as the type of the notebook's; "all" is None."""
+    if value == "all" and (example is None or type(example) is int):
+        return None
+    if type(example) is float and type(value) is int:
+        return float(value)
+    if type(value) is not (int if example is None else type(example)):
+        raise CourseError(f"{where} = {value!r}: the notebook has {example!r} there, so write {_kind(example)}")
+    return value
+
+
+def _read(key: str, text: str, example: Any) -> Any:
+    """The text after --set key= as the type of the notebook's value; "all" and "none" are None for numbers of rows."""
+    if (example is None or key.endswith("_rows")) and text.lower() in ("all", "none"):
+        return None
+    try:
+        if type(example) is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if example is None or type(example) is int:
+            return int(text.replace("_", ""))
+        return type(example)(text)
+    except (ValueError, KeyError):
+        raise CourseError(f"--set {key}={text}: '{key}' takes {_kind(example)}, for example {key}={_shown(example)}") from None
+
+
+def _kind(example: Any) -> str:
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return kinds.get(type(example), "a whole number or all")
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "all"
+    return f"{value:,}" if type(value) is int else str(value) if value != "" else '""'
+
+
+def _print(lesson: str, profile: str, changed: dict[str, tuple[Any, Any, str]]) -> None:
+    """One line for each changed setting, in columns; what it was, what it is, who changed it."""
+    if not changed:
+        print(f"{lesson}, profile {profile}: the settings are those of the notebook")
+        return
+    rows = [("setting", "notebook", "now", "changed by")]
+    rows += [(key, _shown(old), _shown(new), who) for key, (old, new, who) in changed.items()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
+    for key, (old, new, _) in changed.items():
+        if str(new).startswith(SUBSTITUTE):
+            print(f"NOTE: {key} {new} stands in for {old}, which cannot be had here; the text below is about {old}.")

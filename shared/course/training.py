@@ -1,0 +1,193 @@
+"""What a plain Trainer needs to run alike on every device: its precision, clean ends, and what a run took.
+
+    arguments = TrainingArguments(run.checkpoints, ..., **course.precision(model))
+    trainer = Trainer(model, arguments, ..., callbacks=course.callbacks(run))
+    trainer.train(resume_from_checkpoint=run.checkpoint)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel, Trainer, TrainerCallback
+
+from shared import runtime
+from shared.runtime import CourseError, RunFolder
+
+TRAINED = "_course_trained"  # the mark of a model that a finished training has changed
+
+
+def precision_for(model: PreTrainedModel) -> str:
+    """The training precision of this device and model: `runtime.precision()`, but fp32 where the architecture needs it.
+
+    T5 was trained in bf16 and its feed-forward layers exceed fp16's largest number, 65,504: the loss becomes nan
+    (https://github.com/huggingface/transformers/issues/9295). DeBERTa's first version mixes two types in its attention under
+    any autocast and fails (https://github.com/huggingface/transformers/issues/35332).
+    """
+    precision, kind = runtime.precision(), model.config.model_type
+    return "fp32" if (precision == "fp16" and "t5" in kind) or kind == "deberta" else precision
+
+
+def precision(model: PreTrainedModel) -> dict[str, bool]:
+    """The flags of TrainingArguments for this device and model; a line says so where 16 bits do not work with the architecture."""
+    found, on_cpu = precision_for(model), runtime.device() == "cpu"
+    if found != runtime.precision():
+        print(f"a {model.config.model_type} trains in {found}: {runtime.precision()} does not work with this architecture")
+    return {"bf16": found == "bf16", "fp16": found == "fp16", "use_cpu": on_cpu, "dataloader_pin_memory": not on_cpu}
+
+
+def leave_autocast(model: torch.nn.Module) -> None:
+    """Give a model that accelerate has prepared its own `forward` back, and let a further training prepare it again.
+
+    For a training in 16 bits accelerate replaces `model.forward` by one under autocast, and leaves it there: the trained model
+    goes on computing in 16 bits, where logits tie (8 bits of mantissa for the thousands of rows of a test), and a copy
+    loaded from disk does not, so that the two disagree. The replaced method also holds the model in a reference cycle, which
+    keeps a deleted model in memory until the next garbage collection. (accelerate's own
+    `unwrap_model(keep_fp32_wrapper=False)` strips transformers' decorators from `forward` as well, and leaves the mark by
+    which a second training would go without autocast.)
+    """
+    own = vars(model).pop("_original_forward", None)
+    if own is not None:
+        del model.forward
+        if getattr(own, "__func__", None) is not type(model).forward:  # it was an attribute of this object before
+            model.forward = own
+    vars(model).pop("_is_accelerate_prepared", None)
+
+
+def callbacks(run: RunFolder) -> list[TrainerCallback]:
+    """What every lesson's Trainer gets: a clean end, a stop with cause and cure where a loss is not finite, and the run's clock."""
+    return [CleanEnd(run), FiniteLoss(), Stopwatch(run)]
+
+
+class CleanEnd(TrainerCallback):
+    """Ctrl-C finishes the step and keeps a checkpoint; the model leaves autocast; a model is not trained twice unnoticed.
+
+    A second Ctrl-C stops at once. To train a trained model again as if it were new would be another experiment than the one
+    that the cell describes, so it is refused with the way to do it.
+    """
+
+    def __init__(self, run: RunFolder):
+        self.run = run
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        if getattr(model, TRAINED, False):
+            raise CourseError("this model is trained already: run the cell that loads the model again, and those after it, to train anew")
+        self.pressed, self.usual = threading.Event(), None
+        if threading.current_thread() is threading.main_thread():  # signals reach no other
+            self.usual = signal.getsignal(signal.SIGINT)
+            signal.signal(signal.SIGINT, self.interrupted)
+
+    def interrupted(self, number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, self.usual)
+        if not _inside_a_trainer(frame):  # the training died of something else, and did not come to its end
+            signal.raise_signal(signal.SIGINT)
+            return
+        self.pressed.set()
+        print("stopping after this step (press again to stop at once)")
+
+    def on_step_end(self, args, state, control, **kwargs):
+        runtime.progress(step=state.global_step, of=state.max_steps)
+        if self.pressed.is_set():
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, model=None, **kwargs):
+        if self.usual is not None:
+            signal.signal(signal.SIGINT, self.usual)
+        leave_autocast(model)
+        if self.pressed.is_set():
+            print(f"interrupted: checkpoint-{state.global_step} is kept. Run this cell again to go on, or --set resume={self.run.resume}")
+            raise KeyboardInterrupt
+        setattr(model, TRAINED, True)
+
+
+def _inside_a_trainer(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), Trainer):
+            return True
+        frame = frame.f_back
+    return False
+
+
+class FiniteLoss(TrainerCallback):
+    """Stops with cause and cure where a loss is nan or infinite: every step after it would be wasted."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        for name in ("loss", "eval_loss"):
+            if not math.isfinite(float((logs or {}).get(name, 0.0))):
+                raise CourseError(
+                    f"the {'validation ' if name == 'eval_loss' else ''}loss is {logs[name]} at step {state.global_step}: lower "
+                    f"learning_rate (now {args.learning_rate}), or train in fp32 (COURSE_PRECISION=fp32)"
+                )
+
+
+class Stopwatch(TrainerCallback):
+    """Writes into the run's logs how many steps were timed, and what they took in seconds and memory, interruptions included."""
+
+    def __init__(self, run: RunFolder):
+        self.record = run.logs / "timed.json"
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        known = state.global_step > 0 and self.record.is_file()  # a training that goes on from a checkpoint
+        nothing = {"steps": 0, "seconds": 0.0, "peak_memory_mb": 0.0}
+        self.before = json.loads(self.record.read_text(encoding="utf8")) if known else nothing
+        self.first, self.started, self.peak = state.global_step, time.perf_counter(), self.before["peak_memory_mb"]
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.peak = max(self.peak, runtime.memory_mb())
+
+    def on_save(self, args, state, control, **kwargs):
+        seconds = round(self.before["seconds"] + time.perf_counter() - self.started, 2)
+        steps = self.before["steps"] + state.global_step - self.first
+        timed = {"steps": steps, "of": state.global_step, "seconds": seconds, "peak_memory_mb": self.peak}
+        runtime.by_main_process(lambda: runtime.write_whole(self.record, json.dumps(timed)))
+
+    on_train_end = on_save
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def last_checkpoint(run: RunFolder) -> Path | None:
+    """The newest complete checkpoint; one that a kill cut off, or that was damaged later, is passed over and named."""
+    return next(complete_checkpoints(run), None)
+
+
+def complete_checkpoints(run: RunFolder) -> Iterator[Path]:
+    """The complete checkpoints of a run, the newest first; each that is passed over is named."""
+    for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
+        if _is_whole(path):
+            yield path
+        else:
+            print(f"{path.name} is incomplete or damaged: passed over")
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """True where every file can be opened to its end: the state, which is written last, weights, optimiser, schedule."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf8"))
+        weights = list(checkpoint.glob("*.safetensors"))
+        for file in weights:
+            with safe_open(file, "pt"):  # compares the header with the file's size
+                pass
+    except (OSError, ValueError, SafetensorError):
+        return False
+    return bool(weights) and all(_unpacks(file) for file in checkpoint.glob("*.pt*"))
+
+
+def _unpacks(file: Path) -> bool:
+    """True for a zip file, such as PyTorch writes, whose every part agrees with its checksum."""
+    try:
+        with zipfile.ZipFile(file) as parts:
+            return parts.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False

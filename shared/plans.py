@@ -1,0 +1,156 @@
+"""What the cells of each lesson's `full` do that takes time on a GPU, for `estimate`: trainings, readings, writings, with their rows.
+
+A plan gets an `estimate.Plan` to fill and the configuration. Second trainings, trials, baselines, pitfalls, diagnoses and solutions
+count, as Run All runs them; what takes seconds is left out. Tokens a row: see `estimate`. Seconds a thousand rows of work without a
+GPU were measured on two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shared.estimate import Plan
+
+
+def ag_news(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "ag_news"), p.rows("test_rows", "ag_news", 2)
+    held = rows * c["validation_share"]
+    p.training(54, rows - held, held, c["max_length"])
+    p.reading(54, test + held)  # exercise 1 asks for the validation rows again
+    p.host(rows, 0.8 * 2.9)  # TF-IDF and logistic regression; exercise 3 on an eighth, a quarter, half and all of the rows
+    p.fetch()
+
+
+def go_emotions(p: Plan, c: dict[str, Any]) -> None:
+    train, held, test = (p.rows(f"{split}_rows", "go_emotions", k) for k, split in enumerate(("train", "validation", "test")))
+    p.training(19, train, held, c["max_length"])
+    p.reading(19, train + 2 * (held + test))  # and the vectors of all rows, for the weighted head
+    p.host(train, 1.1)  # 28 logistic regressions, two heads
+    p.fetch()
+
+
+def mnli(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "mnli"), p.rows("test_rows", "mnli", 1)
+    held = rows * c["validation_share"]
+    p.training(39, rows - held, held, c["max_length"])
+    p.reading(39, 2 * test + 2 * min(1_000, test))  # both sets, swapped sides, strangers
+    p.host(rows, 2.0)  # the two linear baselines
+    p.fetch()
+
+
+def rte(p: Plan, c: dict[str, Any]) -> None:
+    rows, first, runs = p.rows("train_rows", "rte"), p.rows("mnli_rows", "mnli"), 2 * c["seeds"]
+    held = rows * c["held_out_share"]
+    p.training(39, 0.9 * first, 0.1 * first, c["max_length"], part="other", epochs=c["mnli_epochs"])
+    p.training(70, rows - held, held, c["max_length"], times=runs)
+    p.reading(39, 0.1 * first)
+    p.reading(70, p.rows("", "rte", 1) + held + 40, times=runs)
+    p.fetch(loads=4 + 2 * runs)
+
+
+def extractive_squad(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1)
+    v2, v2_test, held = p.rows("v2_train_rows", "squad_v2"), p.rows("v2_test_rows", "squad_v2", 1), rows * c["held_out_share"]
+    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"])
+    p.training(187, 1.03 * 0.9 * v2, 1.03 * 0.1 * v2, c["max_length"], part="other", epochs=c["v2_epochs"])
+    p.reading(187, 1.03 * (test + held + v2_test + 2 * min(300, test)))  # held-out rows once more; exercise 2
+    p.host(rows + v2, 1.0)
+    p.host(test + v2_test, 6.0)  # baselines, decoding several times, the second opinion on six halves
+    p.fetch(c["model"], c["model"])  # and the ready one
+
+
+def t5_cnn_dailymail(p: Plan, c: dict[str, Any]) -> None:
+    rows, name, batch, new = p.rows("train_rows", "cnn_dailymail"), "cnn_dailymail", c["batch_size"], c["max_target"]
+    held, test = p.rows("validation_rows", name, 1), p.rows("test_rows", name, 2)
+    tokens, checked, some = (0.94 * c["max_source"], min(75, new)), min(c["check_rows"], held), min(c["decoding_rows"], held)
+    p.training(tokens, rows, checked, c["max_source"], new)
+    p.writing(tokens, checked, new, 2 * batch, part="checks", times=c["epochs"] * c["evaluations_per_epoch"])
+    p.writing(tokens, held, new, 2 * batch)
+    p.writing(tokens, some, new, 4 * batch, times=4)  # greedy, and three more times in exercise 3
+    p.writing(tokens, some, new, batch, beams=4, times=4)  # four kinds of beams
+    p.writing(tokens, test + 20, new, batch, beams=4)
+    p.reading(tokens, held, times=3)  # the loss: in full, with the own article, with another one
+    p.host(test, 25.0)  # ROUGE of six systems, TextRank, names and numbers
+    p.host(rows, 1.5)
+    p.fetch(more=1.3)
+
+
+def t5_en_id(p: Plan, c: dict[str, Any]) -> None:
+    rows, shape, tokens, beams = p.rows("train_rows", "en_id"), (c["max_source"], c["max_target"]), (24.0, 30.0), c["beams"]
+    held, test = p.rows("validation_rows", "en_id", 1), p.rows("test_rows", "en_id", 2)
+    shares, budget, asked = [float(share) for share in c["curve_shares"].split()], c["curve_epochs"] or c["epochs"], test + 120
+    p.training(tokens, rows, held, *shape)
+    for share in shares if budget == c["epochs"] else [*shares, 1.0]:
+        p.training(tokens, share * rows, held, *shape, part="other", epochs=budget)
+        p.writing(tokens, asked, 60, 64, part="other")
+    p.reading(tokens, held, times=2 + 2 * len(shares))  # the best checkpoint, or the mean of several?
+    p.writing(tokens, test, c["max_target"], 64)  # before training few answers end by themselves
+    p.writing(tokens, asked, 60, 64)
+    p.writing(tokens, asked + 300, 60, 64 // beams, beams=beams)  # with exercise 1
+    p.writing(tokens, test if c["reference_model"] else 0, 60, 16, beams=beams, part="other")  # it has as many layers as T5-small
+    p.host(test, 26.0)  # BLEU and chrF of all systems, the nearest training pair
+    p.host(rows, 0.5)
+    p.fetch(more=0.45, loads=3 + len(shares))
+
+
+def t5_squad(p: Plan, c: dict[str, Any]) -> None:
+    rows, test, reader = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1), c["extractive_model"]
+    held, tokens = rows * c["held_out_share"], (195.0, 7.0)
+    trials = len(c["variants"].split(";")) + 1 if c["variants"] and c["trial_seconds"] else 0
+    p.training(187, 1.03 * min(c["extractive_rows"] or rows, rows), 1.03 * held, c["extractive_max_length"], name=reader, part="other")
+    p.training(tokens, rows - held, held, c["max_source"], c["max_target"])
+    p.writing(tokens, test + 120, min(25, c["max_target"]), 64)
+    for beams, asked in ((c["beams"], test), (2, 200), (4, 200), (8, 200)):  # the rest is exercise 2
+        p.writing(tokens, asked, min(18, c["max_target"]), 64 // beams, beams=beams)
+    p.reading(tokens, test, batch=64)  # how sure is it?
+    p.reading(187, 1.03 * test, name=reader)
+    p.seconds["other"] += trials * (c["trial_seconds"] + 60)
+    p.host(rows, 2.0)
+    p.host(test, 6.0)
+    p.fetch(c["model"], reader, loads=4)
+
+
+def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
+    rows, test, batch = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["score_batch"]
+    held, shape = rows * c["held_out_share"], c["max_length"]
+    p.training(27, rows - held, held, shape, answer=2)
+    p.resident = p.deep(c["model"], "weights")
+    p.training(13, rows - held, held, shape, name=c["encoder"], part="other", epochs=c["encoder_epochs"], batch=4 * c["batch_size"])
+    p.reading(38, test, batch=batch, times=6)  # three prompts, before training and after it
+    p.reading(38 + 27 * c["shots"], min(p.rows("shot_rows", "sst2", 1), test), batch=batch, times=c["shot_draws"] + 1)  # with exercise 3
+    p.reading(27, held, batch=batch)
+    p.writing(38, batch, 8, batch)
+    p.host(held, 0.4)  # which of them stand inside a training row?
+    p.hold(p.resident)  # the copy that is loaded to check the adapters
+    p.fetch(c["model"], c["encoder"])
+
+
+def llm_squad_v2(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
+    held = rows * c["held_out_share"]
+    p.training(228, rows - held, held, c["max_length"], answer=6)
+    p.writing(222, 1.5 * test, c["max_new_tokens"], c["generation_batch"], merged=True, times=2)  # about half of them are asked again
+    p.hold(p.deep(c["model"], "weights") + 2 * 2 * p.deep(c["model"], "parameters"))  # two merged copies in 16 bits
+    p.host(test, 10.0)
+    p.fetch()
+
+
+def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
+    rows, held, test = (p.rows(f"{split}_rows", "xsum", k) for k, split in enumerate(("train", "validation", "test")))
+    tokens, batch, merged = min(459.0, 0.95 * c["max_length"]), c["generation_batch"], c["merge_to_write"]
+    p.training(tokens, rows, held, c["max_length"], answer=28)
+    p.writing(tokens, test, c["max_new_tokens"], batch, merged=merged, times=2)  # before and after
+    p.writing(tokens, 90, c["max_new_tokens"], batch, merged=merged)  # the course's own articles
+    p.resident = 2 * p.deep(c["model"], "parameters")  # whole weights in 16 bits, for the fourth of the lab's trainings; merged copies
+    p.training(tokens, 4 * c["lab_rows"], 0, c["max_length"], answer=28, part="other", epochs=1)
+    p.writing(0.75 * tokens, c["lab_test_rows"], c["lab_new_tokens"], batch, merged=merged, part="other", times=7)
+    p.reading(tokens, held, batch=c["batch_size"], part="other", times=4)  # what do four bits cost?
+    p.host(test, 12.0)
+    p.host(rows, 3.0)
+    p.fetch(more=0.3, loads=5)
+
+
+_ALL = (ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum)
+PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}

@@ -1,0 +1,129 @@
+"""The estimate of a lesson's minutes and memory on a T4: every lesson has one, and no default asks for more than a reader has."""
+
+import ast
+import json
+import re
+from functools import cache
+
+import pytest
+
+from shared import cost, estimate, plans
+from shared.runtime import ROOT, CourseError
+from tests.programs import NOTEBOOKS
+
+LESSONS = {path.parent.name: path for path in NOTEBOOKS}
+
+
+@cache
+def row(lesson: str, overrides: str = "") -> dict:
+    return estimate.estimate(LESSONS[lesson], overrides)
+
+
+def texts(lesson: str) -> list[str]:
+    """The markdown of a notebook as one line each cell."""
+    cells = json.loads(LESSONS[lesson].read_text(encoding="utf8"))["cells"]
+    return [" ".join("".join(cell["source"]).split()) for cell in cells if cell["cell_type"] == "markdown"]
+
+
+def test_every_lesson_has_a_plan():
+    assert set(plans.PLANS) == set(LESSONS)
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_every_default_ends_in_time_and_fits_into_the_memory(lesson):
+    found = row(lesson)
+    assert found["minutes"] == pytest.approx(sum(found[part] for part in estimate.PARTS))
+    assert all(found[part] >= 0 for part in estimate.PARTS) and found["training"] > 1
+    assert 5 < found["minutes"] <= estimate.LIMIT
+    assert 1 < found["gib"] <= cost.T4_GIB
+
+
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_notebook_says_the_same(lesson):
+    """In its first cell the minutes of `full`, and beside a line of overrides the hours of that recipe."""
+    first, *others = texts(lesson)
+    said = re.search(r"`full` about (\d+) minutes on a Colab T4", first)
+    assert abs(int(said[1]) - row(lesson)["minutes"]) <= 5 and "estimate" in first[said.start() : said.end() + 90]
+    assert any(f"python -m shared.estimate {lesson}" in text for text in others)
+    for text in others:
+        for overrides, hours in re.findall(r"`((?:--set [^`]+)+)` \(an estimate: ([\d.]+) hours on a T4\)", text):
+            assert row(lesson, overrides.replace("--set ", ""))["minutes"] / 60 == pytest.approx(float(hours), rel=0.1)
+
+
+def test_the_configuration_is_the_notebooks_own():
+    table = estimate.table_of(LESSONS["mnli"])
+    assert table["train_rows"][:2] == (None, 6_000) and table["model"][-1] == row("mnli")["model"] == "bert"
+
+
+@pytest.mark.parametrize(
+    ("lesson", "overrides"),
+    [("ag-news", "epochs=4"), ("go-emotions", "epochs=5"), ("mnli", "train_rows=all"), ("rte", "seeds=9"), ("t5-squad", "test_rows=all"),
+     ("t5-en-id", "curve_shares=0.5"), ("llm-sst2", "shots=16"), ("llm-squad-v2", "test_rows=4000"), ("phi2-xsum", "lab_new_tokens=512")],
+)  # fmt: skip
+def test_more_work_takes_longer(lesson, overrides):
+    assert row(lesson, overrides)["minutes"] > row(lesson)["minutes"] + 0.3
+
+
+def test_fewer_rows_take_less_time_and_no_more_than_all_rows_are_counted():
+    assert row("ag-news", "train_rows=12000")["training"] == pytest.approx(row("ag-news")["training"] / 10, rel=0.01)
+    assert row("ag-news", "train_rows=500000") == row("ag-news", "train_rows=all")
+
+
+def test_a_larger_batch_needs_more_memory():
+    assert row("rte", "batch_size=32")["gib"] > row("rte")["gib"] + 1
+
+
+@pytest.mark.parametrize(
+    ("lesson", "overrides", "message"),
+    [("rte", "epoch=3", "unknown --set key of rte 'epoch': did you mean 'epochs'"), ("rte", "epochs=many", "'epochs' takes a float"),
+     ("rte", "model=xlnet", "unknown model in the estimate 'xlnet': known are bert"), ("llm-sst2", "encoder=mpnet", "unknown model in")],
+)  # fmt: skip
+def test_what_it_does_not_know_is_one_clear_line(lesson, overrides, message):
+    with pytest.raises(CourseError, match=re.escape(message)) as caught:
+        row(lesson, overrides)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lesson_without_a_plan_is_named(tmp_path):
+    notebook = tmp_path / "new" / "new.ipynb"
+    notebook.parent.mkdir()
+    source = 'cfg = runtime.configure("task-1/new", {\n    "model": ("bert", "minilm", "bert"),\n})'
+    notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [source]}]}), encoding="utf8")
+    assert estimate.table_of(notebook) == {"model": ("bert", "minilm", "bert")}
+    with pytest.raises(CourseError, match=r"new has no plan: say in shared/plans\.py"):
+        estimate.estimate(notebook)
+
+
+def test_the_command_line(capsys):
+    assert estimate.main(["rte", "--set", "seeds=1"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].split()[:3] == ["Lesson", "Model", "Training"] and said[1].split()[0] == "rte" and "yes" in said[1]
+    assert said[-1] == "An estimate for a Colab T4, in minutes; nobody has measured it."
+
+
+def test_the_readme_has_the_table_of_today(tmp_path):
+    readme = ROOT / "README.md"
+    copied = tmp_path / "README.md"
+    copied.write_text(readme.read_text(encoding="utf8"), encoding="utf8")
+    estimate.write([row(lesson) for lesson in LESSONS], copied)
+    assert copied.read_text(encoding="utf8") == readme.read_text(encoding="utf8"), "run python -m shared.estimate --write"
+    assert len(re.findall(r"^\| [a-z0-9-]+ \|.*\| yes \|", copied.read_text(encoding="utf8"), re.MULTILINE)) == len(LESSONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["nothing"], "unknown lesson 'nothing'"), (["rte", "--write"], "--write takes every lesson"), (["task-1", "--set", "epochs=1"], "--set changes one lesson"),
+     (["rte", "--set", "nothing=1"], "unknown --set key of rte 'nothing'")],
+)  # fmt: skip
+def test_a_mistake_on_the_command_line_is_one_line(capsys, arguments, message):
+    assert estimate.main(arguments) == 1
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("ERROR: ") and message in said and "\n" not in said
+
+
+def test_every_key_that_a_plan_reads_is_a_key_of_its_lesson():
+    tree = ast.parse((LESSONS["rte"].parents[2] / "shared" / "plans.py").read_text(encoding="utf8"))
+    for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
+        table = estimate.table_of(LESSONS[function.name.replace("_", "-")])
+        read = {n.slice.value for n in ast.walk(function) if isinstance(n, ast.Subscript) and getattr(n.value, "id", "") == "c"}
+        assert read <= set(table), function.name
