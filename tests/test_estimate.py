@@ -112,7 +112,8 @@ def test_the_readme_has_the_table_of_today(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["nothing"], "unknown lesson 'nothing'"), (["rte", "--write"], "--write takes every lesson"), (["task-1", "--set", "epochs=1"], "--set changes one lesson"),
+    [(["nothing"], "unknown lesson 'nothing'"), (["rte", "--write"], "--write takes every lesson"),
+     (["task-1", "--set", "epochs=1"], "--set changes one lesson"),
      (["rte", "--set", "nothing=1"], "unknown --set key of rte 'nothing'")],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line(capsys, arguments, message):
