@@ -417,14 +417,14 @@ def join(*parts: Dataset) -> Dataset:
     return whole
 
 
-def drop_overlap(train: Dataset, test: Dataset, tail: int = 60) -> Dataset:
-    """`train` without the rows whose text ends like a row of `test`.
+def drop_overlap(train: Dataset, test: Dataset, tail: int = 60, column: str | None = None) -> Dataset:
+    """`train` without the rows whose text, in `column` (default: the schema's first text), ends like a row of `test`.
 
     News agencies reissue a story under another headline, so equality of the whole text misses most copies. Two rows
     count as the same story if their last `tail` letters and digits agree, case ignored; shorter texts never match, and where
     that is most of them a line says so.
     """
-    column = SPECS[json.loads(train.info.description)["name"]].texts[0]
+    column = column or SPECS[json.loads(train.info.description)["name"]].texts[0]
     endings = [_ending(text, tail) for text in test[column]]
     short = endings.count(None)
     if short > len(endings) / 2:

@@ -38,6 +38,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from shared.course.training import encoder_layers as encoder_layers
+from shared.course.training import freeze_lower_layers as freeze_lower_layers
 from shared.runtime import CourseError, by_main_process, device, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 
 Loaded = TypeVar("Loaded")
@@ -218,34 +220,6 @@ def count_parameters(model: PreTrainedModel) -> dict[str, int]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
-
-
-def encoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """The stack of transformer blocks, whatever the architecture calls it."""
-    depth = model.config.num_hidden_layers
-    for module in model.base_model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
-            return module
-    raise CourseError(f"{type(model).__name__} has no list of {depth} layers: freezing is not supported for it")
-
-
-def freeze_lower_layers(model: PreTrainedModel, layers: int) -> PreTrainedModel:
-    """Stop training the embeddings and the lowest `layers` blocks (0 leaves the model as it is); returns the same model.
-
-    The lowest blocks change least in fine-tuning (Lee, Tang, Lin 2019, arXiv 1911.03090), and a frozen block needs no
-    backward pass, half to two thirds of its cost.
-    """
-    if layers == 0:
-        return model
-    stack = encoder_layers(model)
-    if not 0 < layers < len(stack):
-        raise CourseError(f"cannot freeze {layers} of {len(stack)} layers: choose 0 to {len(stack) - 1}")
-    kept = {id(p) for block in stack[layers:] for p in block.parameters()}
-    kept |= {id(p) for n, p in model.named_parameters() if not n.startswith(model.base_model_prefix + ".")}
-    kept |= {id(p) for n, p in model.base_model.named_parameters() if n.startswith(("pooler", "final_norm"))}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) in kept)
-    return model
 
 
 # ---------------------------------------------------------------- pooling

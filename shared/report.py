@@ -95,7 +95,7 @@ def save_results(
         "tables": (tables or {}) | ({"timed": timed} if timed else {}),
         "examples": examples or [],
     }
-    runtime.by_main_process(lambda: _write(run, results, figures or {}))
+    runtime.by_main_process(lambda: write_results(run, results, figures or {}))
     return results
 
 
@@ -124,7 +124,8 @@ def _writing(run: RunFolder) -> AbstractContextManager[None]:
     return runtime.writing(run.name, again)
 
 
-def _write(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
+def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
+    """`plots/*.png` and, last, `results.json` in the run folder; a line says where. CourseError where the disk is full."""
     with _writing(run):
         for name, figure in figures.items():
             plots.save(figure, run.path / "plots", name)

@@ -378,11 +378,18 @@ def environment() -> dict[str, Any]:
 
 def setup(seed: int = 0) -> None:
     """Start a lesson: seed, quiet libraries, and two lines that say what the lesson runs on."""
+    if os.environ.get("COURSE_PROFILE") == "tiny":
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    quiet()
+    set_seed(seed)
+    say_where(f", seed {seed}")
+
+
+def quiet() -> None:
+    """No progress bars and warnings of the libraries, which break the rendering of a notebook; a CourseError is one line."""
     _show_course_errors_in_one_line()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warning from the DataLoader
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # widget bars break the rendering on GitHub
-    if os.environ.get("COURSE_PROFILE") == "tiny":
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     logging.getLogger(BITSANDBYTES_LOGGER).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what a notebook on GitHub can show
     import datasets
@@ -391,8 +398,11 @@ def setup(seed: int = 0) -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-    set_seed(seed)
-    print(f"profile {profile()} on {device_label()}, training precision {precision()}, seed {seed}")
+
+
+def say_where(more: str = "") -> None:
+    """Two lines: profile, device and precision; the versions of the libraries."""
+    print(f"profile {profile()} on {device_label()}, training precision {precision()}{more}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
 
 

