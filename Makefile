@@ -1,4 +1,4 @@
-# make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=small takes the Hub's data)
+# make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=laptop takes the Hub's data)
 # make test   set up, run every notebook and every quick test
 # make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder adds the accuracy comparison)
@@ -30,7 +30,7 @@ $(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
 	@touch $@
 
 run: $(VENV)/.installed-offline
-	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),small))) $(foreach pair,$(SET),--set $(pair))
+	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),laptop))) $(foreach pair,$(SET),--set $(pair))
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .

@@ -1,8 +1,8 @@
 """Data sets in the Hub's schema, from a folder, the Hub or the course's bundled rows. Knows nothing of models.
 
 The source is chosen by COURSE_DATA: a folder with `<name>/<split>.parquet`, "hub", or "bundled". Unset, it follows the
-profile: tiny reads the bundled rows; small asks the Hub and falls back to the bundled rows, saying so; full asks the
-Hub and nothing else.
+profile: tiny reads the bundled rows; laptop asks the Hub and falls back to the bundled rows, saying so; colab and
+paper ask the Hub and nothing else.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def _from_hub(name: str, spec: DatasetSpec, split: str) -> tuple[Dataset, str]:
     if not spec.hub_id:
         raise CourseError(f"the Hub has no {name}: set COURSE_DATA to a folder with {name}/{split}.parquet")
     bundled = BUNDLED / name / f"{split}.jsonl"
-    hub_only = profile() == "full" or os.environ.get("COURSE_DATA", "").strip() == "hub" or not bundled.is_file()
+    hub_only = profile() in ("colab", "paper") or os.environ.get("COURSE_DATA", "").strip() == "hub" or not bundled.is_file()
     given_up = "" if hub_only else _first_rows.get("bundled", "")
     found = given_up or _ask_hub(spec, split)
     if isinstance(found, Dataset):

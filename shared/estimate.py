@@ -1,10 +1,10 @@
-"""Minutes and memory that Run All of a lesson's `full` takes on a Colab T4: an estimate from its configuration, not a measurement.
+"""Minutes and memory that Run All of a lesson's `colab` takes on a Colab T4: an estimate from its configuration, not a measurement.
 
     python -m shared.estimate                                   a table of all lessons
     python -m shared.estimate ag-news --set train_rows=all --set epochs=3
     python -m shared.estimate --write    puts the table of all lessons into README.md
 
-The `full` column is read from the notebook's own configuration cell, and the lesson's plan (`plans`) says what its cells do. A step of
+The `colab` column is read from the notebook's own configuration cell, and the lesson's plan (`plans`) says what its cells do. A step of
 training takes its FLOPs (counted by `cost`) at the rate below or, where batches are small, as long as Python needs to start its
 kernels. Checks run in the training's precision and reported evaluation in fp32, T5 always in fp32, packed decoders in fp16.
 Free Colab disconnects who leaves it alone (https://research.google.com/colaboratory/faq.html), after about 90 minutes as users report;
@@ -193,14 +193,14 @@ class Plan:
 
 
 def table_of(notebook: Path) -> dict[str, tuple[Any, Any, Any]]:
-    """The configuration that a notebook hands to `runtime.configure`: {key: (tiny, small, full)}."""
+    """The configuration that a notebook hands to `runtime.configure`: {key: (tiny, laptop, colab)}."""
     cells = ("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf8"))["cells"])
     source = next(text for text in cells if text.startswith("cfg = runtime.configure("))
     return ast.literal_eval(ast.parse(source).body[0].value.args[1])
 
 
 def estimate(notebook: Path, overrides: str = "") -> dict[str, Any]:
-    """'lesson', 'model', the minutes of each of PARTS, 'minutes' in all and 'gib' at the peak, of a lesson's `full`.
+    """'lesson', 'model', the minutes of each of PARTS, 'minutes' in all and 'gib' at the peak, of a lesson's `colab`.
 
     overrides: "key=value key=value". CourseError for an unknown key, a model that is not among MODELS, a lesson without a plan.
     """
@@ -242,7 +242,7 @@ def write(rows: list[dict[str, Any]], readme: Path = runtime.ROOT / "README.md")
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m shared.estimate", description="minutes and memory of `full` on a T4: an estimate")
+    parser = argparse.ArgumentParser(prog="python -m shared.estimate", description="minutes and memory of `colab` on a T4: an estimate")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, for one lesson")
     parser.add_argument("--write", action="store_true", help="put the table of all lessons into README.md")

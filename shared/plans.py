@@ -1,4 +1,4 @@
-"""What the cells of each lesson's `full` do that takes time on a GPU, for `estimate`: trainings, readings, writings, with their rows.
+"""What the cells of each lesson's `colab` do that takes time on a GPU, for `estimate`: trainings, readings, writings, with their rows.
 
 A plan gets an `estimate.Plan` to fill and the configuration. Second trainings, trials, baselines, pitfalls, diagnoses and solutions
 count, as Run All runs them; what takes seconds is left out. Tokens a row: see `estimate`. Seconds a thousand rows of work without a

@@ -34,7 +34,7 @@ import jinja2
 from shared import plots, runtime
 from shared.runtime import ROOT, Config, CourseError, RunFolder, first_line, unknown, write_whole
 
-PROFILES_BY_WEIGHT = ("full", "small", "tiny")  # a report is about the largest profile that was run
+PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
 
 

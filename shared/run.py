@@ -1,6 +1,6 @@
 """Run lessons from the command line: execute notebooks headless, with a live line of where each one is.
 
-    python -m shared.run task-1/ag-news --profile small --set train_rows=2000 --set epochs=1
+    python -m shared.run task-1/ag-news --profile laptop --set train_rows=2000 --set epochs=1
     python -m shared.run --profile tiny --keep-going          all lessons, on a CPU two at a time
     COURSE_DATA=folder python -m shared.run ag-news --commit  put notebook, results, plots and report into the lesson
 
@@ -283,7 +283,7 @@ def _shown(path: Path) -> str:
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m shared.run", description="execute lessons headless")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
-    parser.add_argument("--profile", help="tiny, small or full; default: full with a CUDA GPU, else small")
+    parser.add_argument("--profile", help="tiny, laptop, colab or paper; default: colab with a CUDA GPU, else laptop")
     parser.add_argument("--data", help="a folder of <name>/<split>.parquet, 'hub' or 'bundled'")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     parser.add_argument("--commit", action="store_true", help="copy notebook, results and plots into the lesson")

@@ -2,8 +2,8 @@
 
 Nothing here knows a model or a data set. These environment variables steer the course:
 
-    COURSE_PROFILE   tiny | small | full        default: full where a CUDA GPU is visible, else small
-    COURSE_DATA      folder | "hub" | "bundled" default: bundled for tiny, the Hub for small and full
+    COURSE_PROFILE   tiny | laptop | colab | paper  default: colab where a CUDA GPU is visible, else laptop
+    COURSE_DATA      folder | "hub" | "bundled" default: bundled for tiny, the Hub for the others
     COURSE_SET       "key=value key=value"      overrides of the lesson's configuration
     COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs, in a read-only checkout HOME_OUTPUTS
     COURSE_PRECISION auto | fp32 | bf16 | fp16  default: auto, what the device does best; it is the training's, see `precision`
@@ -40,8 +40,10 @@ from typing import Any
 
 from shared.forkserver import BITSANDBYTES_LOGGER
 
-PROFILES = ("tiny", "small", "full")
+PROFILES = ("tiny", "laptop", "colab", "paper")
+FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older lessons and commands
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+COLUMNS = PROFILES[:3]  # of a lesson's configuration table
 WIDEST = 24  # letters of a value in the table that a lesson prints of its configuration
 SPLIT_ROWS = ("train_rows", "validation_rows", "test_rows")  # go to data.load_split, where None takes the whole split
 ROOT = Path(__file__).resolve().parent.parent
@@ -234,15 +236,16 @@ def free() -> None:
 
 
 def profile() -> str:
-    """The active profile: COURSE_PROFILE, else 'full' where CUDA is there, else 'small'."""
+    """The active profile: COURSE_PROFILE, else 'colab' where CUDA is there, else 'laptop'."""
     name = os.environ.get("COURSE_PROFILE", "").strip()
     if not name:
-        return "full" if device() == "cuda" else "small"
+        return "colab" if device() == "cuda" else "laptop"
+    name = FORMER.get(name, name)
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
-    if name == "full" and device() != "cuda":
+    if name in ("colab", "paper") and device() != "cuda":
         raise CourseError(
-            "profile 'full' needs a CUDA GPU and none is visible: set COURSE_PROFILE=small, "
+            f"profile '{name}' needs a CUDA GPU and none is visible: set COURSE_PROFILE=laptop, "
             "or switch the Colab runtime to T4 (Runtime > Change runtime type)"
         )
     return name
@@ -305,12 +308,14 @@ def convert(key: str, text: str, row: tuple[Any, Any, Any]) -> Any:
 
 
 def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
-    """Pick the active profile's column of `table` ({key: (tiny, small, full)}), apply COURSE_SET, print it.
+    """Pick the active profile's column of `table` ({key: (tiny, laptop, colab)}), apply COURSE_SET, print it.
 
-    Raises CourseError for an unknown key or a value of the wrong type.
+    Raises CourseError for an unknown key or a value of the wrong type, and for profile paper, which has no column.
     """
     name = profile()
-    column = PROFILES.index(name)
+    if name not in COLUMNS:
+        raise CourseError(f"{lesson} has no profile {name} yet: take colab, with the --set line that stands above this cell")
+    column = COLUMNS.index(name)
     values = {key: row[column] for key, row in table.items()}
     overrides = {}
     for key, text in parse_overrides(os.environ.get("COURSE_SET", "")).items():
@@ -323,10 +328,10 @@ def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
 
 
 def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]) -> None:
-    header = [f"[{p}]" if i == column else p for i, p in enumerate(PROFILES)]
+    header = [f"[{p}]" if i == column else p for i, p in enumerate(COLUMNS)]
     rows = {"": header} | {key: [_shortened(value) for value in row] for key, row in table.items()}
     first = max(20, *(len(key) + 2 for key in rows))
-    widths = [max(12, *(len(cells[i]) + 2 for cells in rows.values())) for i in range(len(PROFILES))]
+    widths = [max(12, *(len(cells[i]) + 2 for cells in rows.values())) for i in range(len(COLUMNS))]
     for key, cells in rows.items():
         note = f"   -> {_shortened(overrides[key])} (--set)" if key in overrides else ""
         print((f"{key:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + note).rstrip())

@@ -210,7 +210,7 @@ def main() -> int:
     parser.add_argument("--accuracy", action="store_true", help="also compare test accuracy (needs COURSE_DATA)")
     parser.add_argument("--quick", action="store_true", help="one short round: does it run?")
     options = parser.parse_args()
-    os.environ.setdefault("COURSE_PROFILE", "small")
+    os.environ.setdefault("COURSE_PROFILE", "laptop")
     runtime.setup()
     parts = (encoder_verdicts, answer_verdicts, text_verdicts, decoder_verdicts)
     results = [result for part in parts for result in part(options.quick)]

@@ -83,7 +83,7 @@ def hub(monkeypatch):
         calls.append((args, kwargs))
         return described([0, 1, 2, 3], ["from", "the", "Hub", "here"])
 
-    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
     monkeypatch.setattr(data, "hub_reachable", lambda: True)
     monkeypatch.setattr(data, "load_dataset", stand_in)
     return calls
@@ -226,11 +226,12 @@ def test_an_empty_bundled_file_is_called_empty(bundled):
     ("profile", "wanted", "expected"),
     [
         ("tiny", "", "bundled"),
-        ("small", "", "hub"),
-        ("full", "", "hub"),
+        ("laptop", "", "hub"),
+        ("colab", "", "hub"),
+        ("paper", "", "hub"),
         ("tiny", "hub", "hub"),
-        ("full", "bundled", "bundled"),
-        ("small", " bundled ", "bundled"),
+        ("colab", "bundled", "bundled"),
+        ("laptop", " bundled ", "bundled"),
     ],
 )
 def test_source_follows_the_variable_then_the_profile(monkeypatch, profile, wanted, expected):
@@ -498,7 +499,7 @@ def test_without_network_the_hubs_cache_still_serves(hub, monkeypatch):
 
 
 def test_full_without_network_is_an_error_and_never_falls_back(monkeypatch, capsys):
-    cut_off(monkeypatch, "full")
+    cut_off(monkeypatch, "colab")
     message = r"cannot load fancyzhx/ag_news from the Hub \(no network\): check the connection, or set COURSE_DATA to"
     with pytest.raises(CourseError, match=message):
         load_split("ag_news", "train")
@@ -510,20 +511,20 @@ def test_full_without_network_is_an_error_and_never_falls_back(monkeypatch, caps
     ["hub", " hub "],
 )
 def test_asking_for_the_hub_without_network_never_falls_back(monkeypatch, wanted):
-    cut_off(monkeypatch, "small")
+    cut_off(monkeypatch, "laptop")
     monkeypatch.setenv("COURSE_DATA", wanted)
     with pytest.raises(CourseError, match=r"\(no network\): check the connection"):
         load_split("ag_news", "train")
 
 
 def test_a_split_that_is_not_bundled_has_nothing_to_fall_back_to(monkeypatch):
-    cut_off(monkeypatch, "small")
+    cut_off(monkeypatch, "laptop")
     with pytest.raises(CourseError, match=r"\(no network\): check the connection.*ag_news/validation.parquet"):
         load_split("ag_news", "validation")
 
 
 def test_small_without_network_takes_the_bundled_rows_and_says_so(monkeypatch, capsys):
-    cut_off(monkeypatch, "small")
+    cut_off(monkeypatch, "laptop")
     rows = load_split("ag_news", "train")
     assert rows.to_dict() == data.bundled_split("ag_news", "train").to_dict()
     note = "NOTE: the Hub gave no fancyzhx/ag_news (no network); using the course's bundled train rows"
@@ -697,7 +698,7 @@ def test_without_network_the_hub_client_does_not_try_again_and_again(monkeypatch
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
     rows = load_split("ag_news", "train")
     assert data.record(rows)["train"]["source"] == "bundled (fallback, no network)"
     assert len(looked_up) <= 1
@@ -1109,7 +1110,7 @@ def test_pairs_may_have_their_columns_already(folder):
 def test_the_hubs_feature_for_translations_is_taken_apart_and_gaps_are_dropped_and_counted(monkeypatch, capsys):
     rows = [{"en": "Yes.", "id": "Ya."}, {"en": "No.", "id": " "}, {"en": None, "id": "Siapa?"}, {"en": "Who?", "id": "Siapa?"}]
     features = datasets.Features({"translation": datasets.Translation(languages=["en", "id"])})
-    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
     monkeypatch.setattr(data, "hub_reachable", lambda: True)
     monkeypatch.setattr(data, "load_dataset", lambda *args, **kwargs: Dataset.from_list([{"translation": row} for row in rows], features))
     pairs = load_split("en_id", "train")

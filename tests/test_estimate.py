@@ -40,9 +40,9 @@ def test_every_default_ends_in_time_and_fits_into_the_memory(lesson):
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_the_notebook_says_the_same(lesson):
-    """In its first cell the minutes of `full`, and beside a line of overrides the hours of that recipe."""
+    """In its first cell the minutes of `colab`, and beside a line of overrides the hours of that recipe."""
     first, *others = texts(lesson)
-    said = re.search(r"`full` about (\d+) minutes on a Colab T4", first)
+    said = re.search(r"`colab` about (\d+) minutes on a Colab T4", first)
     assert abs(int(said[1]) - row(lesson)["minutes"]) <= 5 and "estimate" in first[said.start() : said.end() + 90]
     assert any(f"python -m shared.estimate {lesson}" in text for text in others)
     for text in others:

@@ -154,7 +154,7 @@ def load(hub, home: Path, *splits: str, trouble: dict | None = None, later: dict
     hub.asked.clear()
     hub.trouble = trouble or {}
     with hub.serving() as address:
-        own = {"COURSE_PROFILE": "small", "HF_ENDPOINT": address, "HF_HOME": str(home / "hf"), "PYTHONPATH": str(ROOT)}
+        own = {"COURSE_PROFILE": "laptop", "HF_ENDPOINT": address, "HF_HOME": str(home / "hf"), "PYTHONPATH": str(ROOT)}
         command, pipe = [sys.executable, "-c", LOAD, *splits], subprocess.PIPE
         process = subprocess.Popen(command, env=kept | own | more, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
         first = []

@@ -11,7 +11,7 @@ from huggingface_hub import errors
 from shared import hub, report
 from shared.runtime import ROOT, CourseError
 
-RESULTS = json.loads((ROOT / "task-3/llm-squad-v2/results/small.json").read_text(encoding="utf8"))
+RESULTS = json.loads((ROOT / "task-3/llm-squad-v2/results/laptop.json").read_text(encoding="utf8"))
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 
 

@@ -1,4 +1,4 @@
-"""The real client against a stand-in Hub: every lesson's `full` cells, and what happens where the Hub fails."""
+"""The real client against a stand-in Hub: every lesson's `colab` cells, and what happens where the Hub fails."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ from tests import hub_standin
 from tests.programs import NOTEBOOKS
 
 pytestmark = pytest.mark.slow
-FULL_ON_A_CPU = 'runtime.profile = lambda: "full"'  # the one thing that a CPU is refused
+FULL_ON_A_CPU = 'runtime.profile = lambda: "colab"'  # the one thing that a CPU is refused
 # sizes for a CPU, and an optimiser for it: paged 8-bit AdamW needs CUDA
 SMALLER = {
     "llm-squad-v2": "train_rows=24 held_out_share=0.2 test_rows=12 max_length=320 optimizer=adamw_torch_fused batch_size=4 accumulate=2",
@@ -61,10 +61,10 @@ def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
     client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
     hub.asked.clear()
     with hub.serving() as address:
-        client.execute(env=online(address, tmp_path, COURSE_PROFILE="small", COURSE_SET=sizes))
+        client.execute(env=online(address, tmp_path, COURSE_PROFILE="laptop", COURSE_SET=sizes))
     (found,) = (tmp_path / "runs").glob("*/results.json")
     results = json.loads(found.read_text(encoding="utf8"))
-    assert results["profile"] == "full"
+    assert results["profile"] == "colab"
     assert {part["source"].split(":")[0] for part in results["data"].values()} == {"hub"}
     assert results["model"]["revision"] == hub_standin.SHA
     assert any(f"/{results['model']['id']}/" in asked for asked in hub.asked)
@@ -99,7 +99,7 @@ def ask(hub, home, what: str, trouble: dict | None = None, **more: str) -> str:
     hub.trouble = trouble or {}
     with hub.serving() as address:
         done = subprocess.run([sys.executable, "-c", SCRIPT.format(what=what)], cwd=ROOT, capture_output=True, text=True, timeout=120,
-                              env=online(address, home, COURSE_PROFILE="small") | more)  # fmt: skip
+                              env=online(address, home, COURSE_PROFILE="laptop") | more)  # fmt: skip
     assert done.returncode == 0, done.stderr[-2_000:]
     return done.stdout
 

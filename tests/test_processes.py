@@ -71,7 +71,7 @@ def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
 def test_the_cell_of_the_readme_runs_a_lesson_in_two_processes(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf8")
     (cell,) = re.findall(r"```python\n(from accelerate import notebook_launcher\n.*?)```", readme, re.DOTALL)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.replace('"full"', '"tiny"'))])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.replace('"colab"', '"tiny"'))])
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
     client.execute(env=environment(tmp_path))
     printed = "".join(output.get("text", "") for output in notebook.cells[0].outputs)
@@ -85,7 +85,7 @@ def wrote_once(outputs, lesson, printed: str) -> None:
     (folder,) = outputs.glob(f"*_{lesson.name}")
     results = json.loads((folder / "results.json").read_text(encoding="utf8"))
     jsonschema.validate(results, SCHEMA)
-    committed = json.loads((lesson / "results" / "small.json").read_text(encoding="utf8"))
+    committed = json.loads((lesson / "results" / "laptop.json").read_text(encoding="utf8"))
     assert results["metrics"].keys() == committed["metrics"].keys() and results["history"]
     assert (folder / "report.md").is_file() and (folder / f"{lesson.name.replace('-', '_')}.ipynb").is_file()
 

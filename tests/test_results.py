@@ -27,7 +27,7 @@ def names(paths):
 def test_every_lesson_has_results_of_a_small_run():
     assert report.lesson_folders()
     for lesson in report.lesson_folders():
-        assert (lesson / "results" / "small.json").is_file(), lesson
+        assert (lesson / "results" / "laptop.json").is_file(), lesson
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=names(RESULTS))
@@ -83,7 +83,7 @@ def checkout(tmp_path):
     (lesson / "results").mkdir(parents=True)
     results = json.loads(RESULTS[0].read_text(encoding="utf8"))
     results["lesson"] = "task-1/demo"
-    (lesson / "results" / "small.json").write_text(json.dumps(results))
+    (lesson / "results" / "laptop.json").write_text(json.dumps(results))
     (lesson / "demo.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     (lesson / "report.md.j2").write_text(
         '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "90 %" %}\n'
@@ -139,9 +139,9 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     written = report.write_pages(checkout)
     assert {path.name for path in written} == {"README.md", "report.md"}
     assert report.write_pages(checkout) == []
-    accuracy = json.loads((checkout / "task-1/demo/results/small.json").read_text())["metrics"]["accuracy"]
+    accuracy = json.loads((checkout / "task-1/demo/results/laptop.json").read_text())["metrics"]["accuracy"]
     text = (checkout / "task-1/demo/report.md").read_text()
-    assert f"accuracy {100 * accuracy['value']:.1f} % [" in text and "plots/small from results/small.json" in text
+    assert f"accuracy {100 * accuracy['value']:.1f} % [" in text and "plots/laptop from results/laptop.json" in text
     readme = plain((checkout / "README.md").read_text())
     assert readme.startswith("top\n") and readme.endswith("end\n") and "old\n" not in readme
     assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
@@ -149,7 +149,7 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
 
 def test_check_notices_a_changed_number(checkout, monkeypatch, capsys):
     report.write_pages(checkout)
-    path = checkout / "task-1/demo/results/small.json"
+    path = checkout / "task-1/demo/results/laptop.json"
     results = json.loads(path.read_text())
     results["metrics"]["accuracy"]["value"] = 0.123
     path.write_text(json.dumps(results))
@@ -310,7 +310,7 @@ def test_a_hostile_folder_name_is_inert_in_every_table_and_report(checkout):
     for name in ("demo", "ag-news"):
         folder = checkout / "task-1" / name
         (folder / "results").mkdir(parents=True, exist_ok=True)
-        (folder / "results" / "small.json").write_text(json.dumps(results))
+        (folder / "results" / "laptop.json").write_text(json.dumps(results))
         template = (checkout / "task-1/demo/report.md.j2").read_text()
         (folder / "report.md.j2").write_text(template + "{{ r.data.train.source }}, {{ r.model.id | code }}")
         (folder / "demo.ipynb").touch()
@@ -399,7 +399,7 @@ def contender(checkout, lesson, **changes):
     folder = checkout / lesson
     (folder / "results").mkdir(parents=True)
     results = copy.deepcopy(json.loads(RESULTS[0].read_text(encoding="utf8"))) | {"lesson": lesson} | changes
-    (folder / "results" / "small.json").write_text(json.dumps(results))
+    (folder / "results" / "laptop.json").write_text(json.dumps(results))
     (folder / "demo.ipynb").write_text((checkout / "task-1/demo/demo.ipynb").read_text())
     (folder / "report.md.j2").write_text((checkout / "task-1/demo/report.md.j2").read_text().replace("Demo", folder.name))
     return results
@@ -421,7 +421,7 @@ def test_families_leave_out_what_has_no_results(checkout):
     contender(checkout, "task-1/ag-news")
     table = report.families_table(checkout, checkout).splitlines()
     assert len(table) == 3 and table[2].startswith("| Topic of a text (AG News) | encoder | accuracy **")
-    assert "| [ag-news](task-1/ag-news/report.md), small |" in table[2]
+    assert "| [ag-news](task-1/ag-news/report.md), laptop |" in table[2]
     assert "llm-sst2" not in "".join(table)
 
 
@@ -440,7 +440,7 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
     card = {"id": "small one", "parameters": 22, "trained": 11}
     results["tables"] |= {"systems": [{"system": "encoder", "accuracy": score}], "encoder": [card]}
     results["seconds"]["train encoder"], results["peak_memory_mb"]["train encoder"] = 90.0, 1_234.4
-    (checkout / "task-3/llm-sst2/results/small.json").write_text(json.dumps(results))
+    (checkout / "task-3/llm-sst2/results/laptop.json").write_text(json.dumps(results))
     *_, encoder, decoder, blank, note = plain(report.families_table(checkout, checkout)).splitlines()
     assert "| encoder |" in encoder and "| small one |" in encoder and "accuracy **80.0 % [70.0, 90.0]**" in encoder
     assert "| 11 of 22 | 1.5 | 1,234 MiB" in encoder

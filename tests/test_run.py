@@ -41,8 +41,9 @@ def test_finds_lessons_by_full_name_short_name_and_task():
     ("arguments", "message"),
     [
         (["ag-newz"], r"unknown lesson 'ag-newz': .*known are .*task-1/ag-news"),
-        (["--profile", "smal"], r"unknown profile 'smal': did you mean 'small'\? known are tiny, small, full"),
-        (["--profile", "full"], r"profile 'full' needs a CUDA GPU .* set COURSE_PROFILE=small"),
+        (["--profile", "lapto"], r"unknown profile 'lapto': did you mean 'laptop'\? known are tiny, laptop, colab, paper"),
+        (["--profile", "colab"], r"profile 'colab' needs a CUDA GPU .* set COURSE_PROFILE=laptop"),
+        (["--profile", "full"], r"profile 'colab' needs a CUDA GPU .* set COURSE_PROFILE=laptop"),
         (["--profile", "tiny", "--set", "epochs"], r"cannot read the override 'epochs': write it as key=value"),
     ],
 )
@@ -62,8 +63,8 @@ def test_list_names_every_lesson(capsys):
 @pytest.mark.parametrize(
     ("arguments", "environment", "data", "profile"),
     [
-        ([], {}, "bundled", "small"),  # the rows in the checkout with small models, on a GPU too
-        (["PROFILE=full"], {}, None, "full"),
+        ([], {}, "bundled", "laptop"),  # the rows in the checkout with small models, on a GPU too
+        (["PROFILE=colab"], {}, None, "colab"),
         ([], {"COURSE_PROFILE": "tiny"}, None, "tiny"),
         (["DATA=../my-data"], {}, "../my-data", None),
         ([], {"COURSE_DATA": "../my-data"}, None, None),  # which shared.run reads itself

