@@ -6,7 +6,7 @@ from pathlib import Path
 from shared.runtime import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
-PROGRAMS = [*sorted(ROOT.glob("shared/*.py")), *NOTEBOOKS]
+PROGRAMS = [*sorted(ROOT.glob("shared/*.py")), *sorted(ROOT.glob("shared/course/*.py")), *NOTEBOOKS]
 
 
 def program(path: Path) -> str:
@@ -15,3 +15,7 @@ def program(path: Path) -> str:
     if path.suffix == ".py":
         return text
     return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+
+
+PLAIN = [path for path in NOTEBOOKS if "course.settings(" in program(path)]  # of the libraries' own calls
+OLD = [path for path in NOTEBOOKS if path not in PLAIN]

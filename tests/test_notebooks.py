@@ -9,10 +9,17 @@ import pytest
 
 from shared import report
 from shared.runtime import ROOT
-from tests.programs import NOTEBOOKS, program
+from tests.programs import NOTEBOOKS, OLD, PLAIN, program
 
 SECTIONS = ["1. Setup and configuration", "2. Look at the data", "3.", "4. Tokenise", "5. The model", "6. Train",
             "7. Evaluate", "8. Diagnose", "9. Predict", "10. Save"]
+PLAIN_SECTIONS = ["1. Setup and settings", "2. The data", "3. ", "4. Tokenise", "5. The model", "6. Train",
+                  "7. Evaluate", "8. Errors", "9. Use it", "10. Results and takeaways"]
+# What a reader of a plain lesson sees being called, with its arguments.
+SEEN = [
+    r"\bload_dataset\(", r"\bAutoTokenizer\.from_pretrained\(", r"\bAutoModelFor\w+\.from_pretrained\(", r"\.map\(",
+    r"TrainingArguments\(", r"Trainer\(", r"\btrainer\.train\(", r"\.(save_model|save_pretrained)\(", r"\b(pipeline|generate)\(",
+]
 # Names that the current libraries no longer have, or that a course must not use.
 FORBIDDEN = [
     r"\bevaluation_strategy\b", r"\bgroup_by_length\s*=", r"\bwarmup_ratio\b", r"\boverwrite_output_dir\b", r"\blogging_dir\b",
@@ -22,7 +29,10 @@ FORBIDDEN = [
     r"pipeline\(\s*[\"'](summarization|translation|text2text-generation|question-answering)",
     r"load_dataset\(\s*[\"'](?![^\"']*/)", r"evaluate\.load\(", r"max_length[\"']?\s*,\s*padding=[\"']max_length",
 ]
-pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+old = pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
+plain = pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
+PROFILE = r"cfg\.profile|COURSE_PROFILE|profile\(\)|[\"'](tiny|laptop|colab|paper)[\"']"
 
 
 def load(path):
@@ -39,11 +49,56 @@ def lines(cell) -> int:
     return len([line for line in source(cell).splitlines() if line.strip()])
 
 
-def headings(notebook) -> list[str]:
-    text = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    return re.findall(r"^## (.+)$", text, re.MULTILINE)
+def prose(notebook) -> str:
+    return "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
 
 
+def assert_sections(path, expected: list[str]) -> None:
+    found = re.findall(r"^## (.+)$", prose(load(path)[0]), re.MULTILINE)
+    assert len(found) == len(expected)
+    for heading, start in zip(found, expected, strict=True):
+        assert heading.startswith(start)
+
+
+def solutions(code) -> list:
+    return [cell for cell in code if "solution" in cell["metadata"].get("tags", [])]
+
+
+def checked(cell) -> bool:
+    return source(cell).startswith("# NBVAL_CHECK_OUTPUT")
+
+
+def printed(code) -> str:
+    return "".join("".join(out.get("text", "")) for cell in code for out in cell["outputs"])
+
+
+def assert_nothing_asserted_between(code, training: str, saving: str) -> None:
+    """Else a check that fails would cost the run its figures. (A checked cell's output is the same everywhere, trained or not.)"""
+    first = next(i for i, cell in enumerate(code) if training in source(cell))
+    for cell in code[first:]:
+        if saving in source(cell):
+            return
+        if not checked(cell):
+            assert not [node for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Assert)], source(cell)
+    raise AssertionError("the notebook saves no results")
+
+
+def attributes_of_cfg(text: str) -> set[str]:
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Attribute)]
+    return {node.attr for node in nodes if isinstance(node.value, ast.Name) and node.value.id == "cfg"}
+
+
+def call(path, name: str) -> ast.Call:
+    """The one call of this function, such as `course.settings`."""
+    nodes = [node for node in ast.walk(ast.parse(program(path))) if isinstance(node, ast.Call)]
+    (found,) = [node for node in nodes if ast.unparse(node.func) == name]
+    return found
+
+
+# ---------------------------------------------------------------- every lesson
+
+
+@every
 def test_is_small_valid_and_has_no_widget_state(path):
     notebook, code = load(path)
     assert path.stat().st_size < 300_000
@@ -54,20 +109,24 @@ def test_is_small_valid_and_has_no_widget_state(path):
         ast.parse(source(cell))
 
 
+@every
 def test_lies_in_a_lesson_folder_of_its_name(path):
     assert path.stem == path.parent.name.replace("-", "_")
     allowed = {path.name, "report.md.j2", "report.md", "results", "plots", "tries.json", "v2_tries.json", "profiles.toml"}
     assert {entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")} <= allowed
+    assert path in OLD or (path.parent / "profiles.toml").is_file()
 
 
+@every
 def test_was_executed_from_top_to_bottom_without_error(path):
     _, code = load(path)
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
     assert sum(bool(cell["outputs"]) for cell in code) > len(code) / 2
-    assert "[laptop]" in "".join("".join(out.get("text", "")) for cell in code for out in cell["outputs"])
+    assert ("profile laptop" if path in PLAIN else "[laptop]") in printed(code)
 
 
+@every
 def test_outputs_name_no_machine(path):
     _, code = load(path)
     outputs = json.dumps([cell["outputs"] for cell in code])
@@ -75,11 +134,7 @@ def test_outputs_name_no_machine(path):
     assert not [out for cell in code for out in cell["outputs"] if out.get("name") == "stderr"]
 
 
-def test_setup_cell_is_the_same_everywhere(path):
-    setups = {source(load(other)[1][0]) for other in NOTEBOOKS}
-    assert len(setups) == 1 and "runtime.setup()" in setups.pop()
-
-
+@every
 def test_address_agrees_with_the_repository(path):
     address = report.repository()
     notebook, code = load(path)
@@ -87,14 +142,7 @@ def test_address_agrees_with_the_repository(path):
     assert report.colab_link(address, path.relative_to(ROOT).as_posix()) in source(notebook["cells"][0])
 
 
-def test_sections_come_in_order(path):
-    notebook, _ = load(path)
-    found = headings(notebook)
-    assert len(found) == len(SECTIONS)
-    for heading, expected in zip(found, SECTIONS, strict=True):
-        assert heading.startswith(expected)
-
-
+@every
 def test_no_forbidden_names(path):
     _, code = load(path)
     for cell in code:
@@ -102,6 +150,107 @@ def test_no_forbidden_names(path):
             assert not re.search(pattern, source(cell)), pattern
 
 
+@every
+def test_saves_the_plots_it_shows(path):
+    _, code = load(path)
+    shown = sum("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])
+    saved = list((path.parent / "plots" / "laptop").glob("*.png"))
+    assert shown >= len(saved) >= (3 if path in PLAIN else 4)
+    assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in saved)
+    referenced = set(re.findall(r"plots/laptop/([\w-]+\.png)", (path.parent / "report.md").read_text(encoding="utf8")))
+    assert referenced == {plot.name for plot in saved}
+
+
+# ---------------------------------------------------------------- plain lessons
+
+
+@plain
+def test_the_plain_setup_cell_is_the_same_everywhere(path):
+    setups = {source(load(other)[1][0]) for other in PLAIN}
+    assert len(setups) == 1 and setups.pop().endswith("\ncourse.setup()")
+
+
+@plain
+def test_sections_of_a_plain_lesson_come_in_order(path):
+    assert_sections(path, PLAIN_SECTIONS)
+    assert "### Takeaways" in prose(load(path)[0]) and "### Exercises" in prose(load(path)[0])
+
+
+@plain
+def test_the_calls_of_the_libraries_are_seen(path):
+    shown = program(path)
+    assert [pattern for pattern in SEEN if not re.search(pattern, shown)] == []
+
+
+@plain
+def test_a_plain_lesson_is_short_and_soon_trains(path):
+    _, code = load(path)
+    shown = [cell for cell in code[1:] if cell not in solutions(code)]
+    assert len(shown) <= 25
+    assert next(i for i, cell in enumerate(shown, 1) if re.search(r"\btrainer\.train\(", source(cell))) <= 14
+    for cell in code[1:]:
+        assert lines(cell) <= (21 if cell in shown else 30), source(cell)
+        assert max(map(len, source(cell).splitlines())) <= 100, source(cell)
+
+
+@plain
+def test_a_plain_lesson_takes_few_names_from_the_helpers(path):
+    nodes = [node for node in ast.walk(ast.parse(program(path))) if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in nodes if (node.module or "").split(".")[0] == "shared" for alias in node.names}
+    assert "course" in names and len(names) <= 6
+
+
+@plain
+def test_only_the_settings_cell_of_a_plain_lesson_names_a_profile(path):
+    _, code = load(path)
+    others = [cell for cell in code[1:] if "course.settings(" not in source(cell)]
+    assert len(others) == len(code) - 2
+    assert [source(cell) for cell in others if re.search(PROFILE, source(cell))] == []
+
+
+@plain
+def test_three_exercises_are_solved_out_of_sight_and_one_trains(path):
+    _, code = load(path)
+    solved = solutions(code)
+    assert len(solved) == 3 and solved == code[-3:]
+    assert any(re.search(r"\.train\(\)", source(cell)) for cell in solved)
+    for cell in [code[0], *solved]:
+        assert cell["metadata"]["jupyter"]["source_hidden"] is True and source(cell).startswith("# @title ")
+
+
+@plain
+def test_a_plain_lesson_has_cells_whose_output_is_checked(path):
+    _, code = load(path)
+    assert sum(map(checked, code)) >= 3
+
+
+@plain
+def test_a_plain_lesson_asserts_nothing_before_its_results_are_saved(path):
+    assert_nothing_asserted_between(load(path)[1], "trainer.train(", "course.save_results(")
+
+
+@plain
+def test_every_setting_of_a_plain_lesson_is_read(path):
+    """A key that nothing reads would be a promise that nothing keeps."""
+    keys = {keyword.arg for keyword in call(path, "course.settings").keywords}
+    assert keys - attributes_of_cfg(program(path)) == set()
+
+
+# ---------------------------------------------------------------- the other lessons
+
+
+@old
+def test_setup_cell_is_the_same_everywhere(path):
+    setups = {source(load(other)[1][0]) for other in OLD}
+    assert len(setups) == 1 and "runtime.setup()" in setups.pop()
+
+
+@old
+def test_sections_come_in_order(path):
+    assert_sections(path, SECTIONS)
+
+
+@old
 def test_cells_are_short(path):
     _, code = load(path)
     sizes = [lines(cell) for cell in code]
@@ -109,56 +258,32 @@ def test_cells_are_short(path):
     assert max(len(source(cell).splitlines()) for cell in code) <= 30  # blank ones too: it has to fit on a screen
 
 
+@old
 def test_only_the_configuration_cell_names_the_profiles(path):
     _, code = load(path)
     others = [cell for cell in code[1:] if "runtime.configure(" not in source(cell)]
     assert len(others) == len(code) - 2
-    for cell in others:
-        assert not re.search(r"cfg\.profile|COURSE_PROFILE|profile\(\)|[\"'](tiny|laptop|colab|paper)[\"']", source(cell))
+    assert [source(cell) for cell in others if re.search(PROFILE, source(cell))] == []
 
 
+@old
 def test_has_checked_cells_pitfalls_and_solved_exercises(path):
     notebook, code = load(path)
     assert sum("# NBVAL_CHECK_OUTPUT" in source(cell).splitlines()[0] for cell in code if cell["source"]) >= 4
-    assert sum("solution" in cell["metadata"].get("tags", []) for cell in code) == 3
-    text = "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    assert len(re.findall(r"^### Pitfall", text, re.MULTILINE)) >= 1
-    assert "### Exercises" in text and "### Takeaways" in text
+    assert len(solutions(code)) == 3
+    assert len(re.findall(r"^### Pitfall", prose(notebook), re.MULTILINE)) >= 1
+    assert "### Exercises" in prose(notebook) and "### Takeaways" in prose(notebook)
 
 
+@old
 def test_nothing_is_asserted_between_training_and_the_saving_of_the_results(path):
-    """Else a check that fails would cost the run its figures. (A checked cell's output is the same everywhere, trained or not.)"""
-    _, code = load(path)
-    first = next(i for i, cell in enumerate(code) if "training.fit(" in source(cell))
-    for cell in code[first:]:
-        if not source(cell).startswith("# NBVAL_CHECK_OUTPUT"):
-            if "report.save_results(" in source(cell):
-                return
-            assert not [node for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.Assert)], source(cell)
-    raise AssertionError("the notebook saves no results")
+    assert_nothing_asserted_between(load(path)[1], "training.fit(", "report.save_results(")
 
 
-def test_saves_the_plots_it_shows(path):
-    _, code = load(path)
-    shown = sum("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])
-    saved = list((path.parent / "plots" / "laptop").glob("*.png"))
-    assert shown >= len(saved) >= 4
-    assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in saved)
-    referenced = set(re.findall(r"plots/laptop/([\w-]+\.png)", (path.parent / "report.md").read_text(encoding="utf8")))
-    assert referenced == {plot.name for plot in saved}
-
-
+@old
 def test_every_configuration_key_is_read(path):
     """By the notebook itself or by what trains it; a key that nothing reads would be a promise that nothing keeps."""
-    read = {
-        node.attr
-        for text in (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in ("runtime", "training", "report")))
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "cfg"
-    } | {"resume", "accumulate"}  # which `cfg.get` reads, since not every caller has them
-    (configure,) = [
-        node
-        for node in ast.walk(ast.parse(program(path)))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "configure"
-    ]
-    assert {key.value for key in configure.args[1].keys} - read == set()
+    readers = (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in ("runtime", "training", "report")))
+    # `cfg.get` reads two, since not every caller has them
+    read = {"resume", "accumulate"}.union(*map(attributes_of_cfg, readers))
+    assert {key.value for key in call(path, "runtime.configure").args[1].keys} - read == set()

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from shared.course.settings import Settings, settings
-from shared.runtime import ROOT, CourseError
-from tests.programs import program
+from shared.runtime import CourseError
+from tests.programs import PLAIN, program
 
 module = sys.modules["shared.course.settings"]  # whose name the function has in the package
 LESSON = "task-1/demo"
@@ -94,9 +94,6 @@ def test_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     with pytest.raises(CourseError, match=r"demo/profiles\.toml is missing: it says what the profiles change"):
         settings(LESSON, **VALUES)
-
-
-PLAIN = [path for path in sorted(ROOT.glob("task-*/*/*.ipynb")) if "course.settings(" in program(path)]
 
 
 @pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
