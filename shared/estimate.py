@@ -4,7 +4,7 @@
     python -m shared.estimate ag-news --set train_rows=all --set epochs=3
     python -m shared.estimate --write    puts the table of all lessons into README.md
 
-The `colab` column is read from the notebook's own configuration cell, and the lesson's plan (`plans`) says what its cells do. A step of
+The values of `colab` are read from the notebook's own settings, and the lesson's plan (`plans`) says what its cells do. A step of
 training takes its FLOPs (counted by `cost`) at the rate below or, where batches are small, as long as Python needs to start its
 kernels. Checks run in the training's precision and reported evaluation in fp32, T5 always in fp32, packed decoders in fp16.
 Free Colab disconnects who leaves it alone (https://research.google.com/colaboratory/faq.html), after about 90 minutes as users report;
@@ -70,6 +70,7 @@ _LLAMA = {"vocab_size": 128_256, "hidden_size": 2_048, "intermediate_size": 8_19
 _PHI = {"vocab_size": 51_200, "hidden_size": 2_560, "intermediate_size": 10_240, "num_hidden_layers": 32, "num_attention_heads": 32}
 MODELS = {
     "bert": Model("classes", BertConfig(), 0.44),
+    "google-bert/bert-base-uncased": Model("classes", BertConfig(), 0.44),
     "distilbert/distilbert-base-cased": Model("classes", DistilBertConfig(vocab_size=28_996), 0.26),
     "t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
@@ -135,11 +136,11 @@ class Plan:
 
     def training(
         self, tokens: Tokens, rows: float, held: float, *longest: int, name: str = "", answer: float = 0, part: str = "training",
-        times: float = 1, epochs: float = 0, batch: int = 0,
+        times: float = 1, epochs: float = 0, batch: int = 0, checks: float | None = None,
     ) -> None:  # fmt: skip
         """Trainings with checks. longest: tokens of the longest row and target; answer: tokens whose logits a decoder computes.
 
-        Where activations are computed twice ("checkpointing") a block keeps only its input.
+        checks: how many an epoch, where no setting says so. Activations computed twice ("checkpointing"): a block keeps only its input.
         """
         c, name = self.cfg, name or self.cfg["model"]
         model, batch, epochs, again = MODELS[name], batch or c["batch_size"], epochs or c["epochs"], bool(c.get("checkpointing"))
@@ -152,7 +153,8 @@ class Plan:
         check = math.ceil(held / size) * self.passing(name, size * forward, precision, 1)
         saved = 12 * self.deep(name, "trainable") / DISK  # weights and AdamW's two moments
         self.seconds[part] += times * math.ceil(rows * epochs / batch) * step
-        self.seconds["checks"] += times * epochs * c["evaluations_per_epoch"] * (check + saved)
+        checks = c.get("evaluations_per_epoch", 0) if checks is None else checks
+        self.seconds["checks"] += times * epochs * checks * (check + saved)
         inputs = 4 * batch * longest[0] * model.config.hidden_size * model.config.num_hidden_layers if again else 0
         head = 2 * model.config.vocab_size * model.config.hidden_size if model.adapted else 0  # the output layer's copy in 16 bits
         still = sum(self.deep(name, of) for of in ("weights", "gradients", "optimizer"))
@@ -192,11 +194,14 @@ class Plan:
 # ---------------------------------------------------------------- from the notebook to the table
 
 
-def table_of(notebook: Path) -> dict[str, tuple[Any, Any, Any]]:
-    """The configuration that a notebook hands to `runtime.configure`: {key: (tiny, laptop, colab)}."""
+def table_of(notebook: Path) -> dict[str, tuple[Any, ...]]:
+    """The settings of a notebook, colab's last: {key: (colab,)} of `course.settings`, {key: (tiny, laptop, colab)} of others."""
     cells = ("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf8"))["cells"])
-    source = next(text for text in cells if text.startswith("cfg = runtime.configure("))
-    return ast.literal_eval(ast.parse(source).body[0].value.args[1])
+    source = next(text for text in cells if text.startswith(("cfg = course.settings(", "cfg = runtime.configure(")))
+    call = ast.parse(source).body[0].value
+    if call.func.attr == "configure":
+        return ast.literal_eval(call.args[1])
+    return {keyword.arg: (ast.literal_eval(keyword.value),) for keyword in call.keywords}
 
 
 def estimate(notebook: Path, overrides: str = "") -> dict[str, Any]:

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 def ag_news(p: Plan, c: dict[str, Any]) -> None:
     rows, test = p.rows("train_rows", "ag_news"), p.rows("test_rows", "ag_news", 2)
-    held = rows * c["validation_share"]
-    p.training(54, rows - held, held, c["max_length"])
-    p.reading(54, test + held)  # exercise 1 asks for the validation rows again
-    p.host(rows, 0.8 * 2.9)  # TF-IDF and logistic regression; exercise 3 on an eighth, a quarter, half and all of the rows
+    held, few = 0.05 * rows, min(500, rows)
+    p.training(54, rows - held, held, c["max_length"], checks=2)
+    p.training(89, few, 0, c["max_length"], part="other", epochs=4, batch=16)  # exercise 1: in batches of random rows 89 positions a row
+    p.reading(114, test)  # in the order of the rows: the longest of 64 has 114 tokens
+    p.reading(78, test, batch=8, part="other")  # exercise 1 again
+    p.reading(54, held)  # exercise 2
+    p.host(rows + test, 0.6)  # TF-IDF and logistic regression, overlap, tokens
     p.fetch()
 
 

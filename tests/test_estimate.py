@@ -3,15 +3,17 @@
 import ast
 import json
 import re
+import tomllib
 from functools import cache
 
 import pytest
 
-from shared import cost, estimate, plans
+from shared import cost, estimate, plans, runtime
 from shared.runtime import ROOT, CourseError
-from tests.programs import NOTEBOOKS
+from tests.programs import NOTEBOOKS, PLAIN
 
 LESSONS = {path.parent.name: path for path in NOTEBOOKS}
+RECIPE = r"`((?:--set [^`]+)+)` \(an estimate: ([\d.]+) hours on a T4\)"
 
 
 @cache
@@ -44,15 +46,26 @@ def test_the_notebook_says_the_same(lesson):
     first, *others = texts(lesson)
     said = re.search(r"`colab` about (\d+) minutes on a Colab T4", first)
     assert abs(int(said[1]) - row(lesson)["minutes"]) <= 5 and "estimate" in first[said.start() : said.end() + 90]
-    assert any(f"python -m shared.estimate {lesson}" in text for text in others)
+    assert LESSONS[lesson] in PLAIN or any(f"python -m shared.estimate {lesson}" in text for text in others)
     for text in others:
-        for overrides, hours in re.findall(r"`((?:--set [^`]+)+)` \(an estimate: ([\d.]+) hours on a T4\)", text):
+        for overrides, hours in re.findall(RECIPE, text):
             assert row(lesson, overrides.replace("--set ", ""))["minutes"] / 60 == pytest.approx(float(hours), rel=0.1)
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.parent.name)
+def test_the_recipe_that_a_plain_lesson_names_is_that_of_its_profile_paper(path):
+    written = {key: value for key, (value,) in estimate.table_of(path).items()}
+    (line,) = [found for text in texts(path.parent.name) for found, _ in re.findall(RECIPE, text)]
+    said = {key: runtime.convert(key, text, (written[key],)) for key, text in runtime.parse_overrides(line.replace("--set ", "")).items()}
+    paper = tomllib.loads((path.parent / "profiles.toml").read_text(encoding="utf8"))["paper"]
+    assert said == {key: None if value == "all" else value for key, value in paper.items()}
 
 
 def test_the_configuration_is_the_notebooks_own():
     table = estimate.table_of(LESSONS["mnli"])
     assert table["train_rows"][:2] == (None, 6_000) and table["model"][-1] == row("mnli")["model"] == "bert"
+    plain = estimate.table_of(LESSONS["ag-news"])
+    assert plain["train_rows"] == (20_000,) and plain["model"] == (row("ag-news")["model"],) == ("google-bert/bert-base-uncased",)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +78,7 @@ def test_more_work_takes_longer(lesson, overrides):
 
 
 def test_fewer_rows_take_less_time_and_no_more_than_all_rows_are_counted():
-    assert row("ag-news", "train_rows=12000")["training"] == pytest.approx(row("ag-news")["training"] / 10, rel=0.01)
+    assert row("ag-news", "train_rows=2000")["training"] == pytest.approx(row("ag-news")["training"] / 10, rel=0.01)
     assert row("ag-news", "train_rows=500000") == row("ag-news", "train_rows=all")
 
 
@@ -84,12 +97,16 @@ def test_what_it_does_not_know_is_one_clear_line(lesson, overrides, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_lesson_without_a_plan_is_named(tmp_path):
+@pytest.mark.parametrize(
+    ("source", "table"),
+    [('cfg = runtime.configure("task-1/new", {\n    "model": ("bert", "minilm", "bert"),\n})', {"model": ("bert", "minilm", "bert")}),
+     ('cfg = course.settings("task-1/new", model="bert")\nrun = course.run_folder(cfg)', {"model": ("bert",)})],
+)  # fmt: skip
+def test_a_lesson_without_a_plan_is_named(tmp_path, source, table):
     notebook = tmp_path / "new" / "new.ipynb"
     notebook.parent.mkdir()
-    source = 'cfg = runtime.configure("task-1/new", {\n    "model": ("bert", "minilm", "bert"),\n})'
     notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [source]}]}), encoding="utf8")
-    assert estimate.table_of(notebook) == {"model": ("bert", "minilm", "bert")}
+    assert estimate.table_of(notebook) == table
     with pytest.raises(CourseError, match=r"new has no plan: say in shared/plans\.py"):
         estimate.estimate(notebook)
 
