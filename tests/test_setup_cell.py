@@ -11,10 +11,12 @@ from urllib.parse import quote
 
 import pytest
 
-from shared.runtime import ROOT
+from tests.programs import OLD, PLAIN
 
-LESSON = ROOT / "task-1" / "ag-news" / "ag_news.ipynb"
-HELPERS = "import sys\nfrom pathlib import Path\n\ndef setup():\n    print('set up from', Path(__file__).parent.parent.name)\n"
+LESSON = PLAIN[0]
+LESSONS = {"plain": PLAIN[0], "old": OLD[0]}
+# of the helper package what the two kinds of setup cell ask for: `shared/runtime.py`, and the folder `shared/course`
+HELPERS = "from pathlib import Path\n\ndef setup():\n    print('set up from', Path(__file__).parents[{above}].name)\n"
 FORK = "https://github.com/someone/their-fork"
 
 
@@ -23,11 +25,23 @@ def git(*arguments: str, cwd) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
 
 
+def write_helpers(folder) -> None:
+    (folder / "course").mkdir(parents=True)
+    (folder / "runtime.py").write_text(HELPERS.format(above=1))
+    (folder / "course" / "__init__.py").write_text(HELPERS.format(above=2))
+
+
+@pytest.fixture(params=LESSONS, autouse=True)
+def kind(request, monkeypatch):
+    """Each test with the setup cell of a plain lesson and with that of another one."""
+    monkeypatch.setattr(sys.modules[__name__], "LESSON", LESSONS[request.param])
+    return request.param
+
+
 @pytest.fixture
 def bare(tmp_path):
     """A bare clone of a repository that holds a stand-in for the helper package."""
-    (tmp_path / "source" / "shared").mkdir(parents=True)
-    (tmp_path / "source" / "shared" / "runtime.py").write_text(HELPERS)
+    write_helpers(tmp_path / "source" / "shared")
     git("init", "-q", cwd=tmp_path / "source")
     git("add", ".", cwd=tmp_path / "source")
     git("commit", "-qm", "helpers", cwd=tmp_path / "source")
@@ -160,10 +174,9 @@ def test_without_an_address_it_says_what_to_do(tmp_path, variables, address):
 
 def test_another_package_named_shared_is_noticed(bare, tmp_path):
     impostor = tmp_path / "elsewhere" / "shared"
-    impostor.mkdir(parents=True)
+    write_helpers(impostor)
     (impostor / "__init__.py").touch()
-    (impostor / "runtime.py").write_text(HELPERS)
-    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.runtime\n"
+    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.runtime, shared.course\n"
     done = run_cell(tmp_path / "content", before=hidden, COURSE_REPO=bare)
     assert done.returncode == 1 and "another package named shared hides the course's" in done.stderr
 
