@@ -135,7 +135,7 @@ def methods(source: str) -> Iterator[tuple[ast.Call, list[Any]]]:
                if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names}  # fmt: skip
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         owner, name = call.func.value, call.func.attr
-        named = isinstance(owner, ast.Name) and (owner.id in modules or owner.id in ("self", "cls"))
+        named = ast.unparse(owner) in ("self", "cls") or ast.unparse(owner).split(".")[0] in modules
         if not named and name not in OF_TENSORS and any(callable(getattr(kind, name, None)) for kind in OBJECTS):
             yield call, [getattr(kind, name) for kind in (*OBJECTS, *OTHERS) if callable(getattr(kind, name, None))]
 

@@ -89,7 +89,7 @@ def succeeds(lesson: str, outputs: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("lessons", nargs="+", metavar="lesson", help="such as task-1/ag-news; plain ones first, as others put the client offline")
+    parser.add_argument("lessons", nargs="+", metavar="lesson", help="task-1/ag-news; plain ones before others, which go offline")
     parser.add_argument("--capability", default="7.5", help="compute capability: 7.5, a T4's, trains in fp16; 8.0, an A100's, in bf16")
     parser.add_argument("--set", default="", help='overrides of the configuration, "key=value key=value"')
     options = parser.parse_args()
