@@ -226,6 +226,7 @@ def environment(folder: Path) -> jinja2.Environment:
     jinja.filters |= {
         "pct": percent,
         "ci": with_interval,
+        "interval": lambda metric, digits=1: with_interval(metric, digits).replace(" ", "\N{NO-BREAK SPACE}"),  # in one line, always
         "points": points_with_interval,
         "md": escape,
         "code": code_span,
