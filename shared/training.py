@@ -106,6 +106,8 @@ def _settings(cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, me
         "fp16": precision == "fp16",
         "use_cpu": on_cpu,
         "dataloader_pin_memory": not on_cpu,
+        # else the loss is multiplied by the processes, as if every head divided it by the tokens of all; only decoders' heads do
+        "average_tokens_across_devices": "ForCausalLM" in type(model).__name__,
         "train_sampling_strategy": "group_by_length",  # OrderedTrainer keeps it away from evaluation
         "eval_strategy": "steps",
         "eval_steps": check,
