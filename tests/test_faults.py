@@ -23,7 +23,7 @@ from tests.tiny_training import config, trainer_for
 pytestmark = pytest.mark.slow
 # of each family one lesson, with a training that is long enough to be hit: an encoder, an encoder–decoder, a decoder
 LESSONS = {"task-1/ag-news": (), "task-2/t5-en-id": ("epochs=12", "patience=99"), "task-3/phi2-xsum": ("epochs=8", "patience=99")}
-PLACES = {"training": r"  6\. Train.*  step ", "evaluation": r"  [789]\. ", "writing": r"  10\. Save"}
+PLACES = {"training": r"  6\. Train.*  step ", "evaluation": r"  [789]\. ", "writing": r"  6\. Train"}
 
 
 def start(lesson: str, outputs: Path, *values: str, **variables: str) -> subprocess.Popen:
@@ -44,7 +44,7 @@ def kill_at(process: subprocess.Popen, place: str, outputs: Path) -> str:
     for line in process.stdout:
         if re.search(PLACES[place], line):
             break
-    while place == "writing" and not list(outputs.glob("*/plots/*.png")):  # amid the files of the results
+    while place == "writing" and not list(outputs.glob("*/plots/*.png")):  # amid the results' files, of which the line tells too late
         time.sleep(0.001)
     children = psutil.Process(process.pid).children(recursive=True)
     (kernel,) = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]

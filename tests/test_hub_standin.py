@@ -1,4 +1,4 @@
-"""The real client against a stand-in Hub: every lesson's `colab` cells, and what happens where the Hub fails."""
+"""The real client against a stand-in Hub: the `colab` cells of lessons that are not plain, and what happens where the Hub fails."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from nbclient import NotebookClient
 
 from shared.runtime import ROOT
 from tests import hub_standin
-from tests.programs import NOTEBOOKS
+from tests.programs import OLD
 
 pytestmark = pytest.mark.slow
 FULL_ON_A_CPU = 'runtime.profile = lambda: "colab"'  # the one thing that a CPU is refused
@@ -49,7 +49,7 @@ def online(address: str, home, **more: str) -> dict[str, str]:
     return kept | own | more
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+@pytest.mark.parametrize("path", OLD, ids=[path.stem for path in OLD])  # of the plain ones see test_standin.py
 def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
