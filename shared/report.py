@@ -454,6 +454,7 @@ class Contender:
 
 
 ENCODER, BOTH, DECODER = "encoder", "encoder–decoder", "decoder"
+REPORTED_V2 = ("null odds and the text's support, weighed", "fine-tuned, odds above a threshold")  # the rows of lessons that refuse
 SHARED_TASKS = {
     "Topic of a text (AG News)": (Contender(ENCODER, "task-1/ag-news"),),
     "Sentiment of a sentence (SST-2)": (Contender(ENCODER, "task-3/llm-sst2", "encoder"), Contender(DECODER, "task-3/llm-sst2")),
@@ -514,11 +515,14 @@ def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
-    """What differs in a lesson's SQuAD v2 table: its first line has its threshold from the half that is not reported."""
+    """What differs in a lesson's SQuAD v2 table: the row that the lesson reports, whose threshold is from the half that is not."""
     tables, data = results["tables"], results["data"]
-    refuse = next(row for row in tables["v2"] if row["system"] == "always refuse")
+    rows = {row["system"]: row for row in tables["v2"]}
+    refuse, system = rows["always refuse"], next((name for name in REPORTED_V2 if name in rows), None)
+    if system is None:
+        raise CourseError(f"the SQuAD v2 table of {results['lesson']} has no row that is reported: name it in REPORTED_V2")
     return {
-        "metric": "f1", "score": tables["v2"][0]["f1"], "floor": (refuse["system"], refuse["f1"]["value"]),
+        "metric": "f1", "score": rows[system]["f1"], "floor": (refuse["system"], refuse["f1"]["value"]),
         "tested": ["squad_v2_validation" if "squad_v2_validation" in data else "validation"],
         "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train", "train v2"),
         "trained_on": [split for split in data if split.startswith("train") or split == "squad_v2_train"],

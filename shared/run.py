@@ -85,12 +85,12 @@ class Progress:
 
     def read_events(self) -> None:
         """Take in what the lesson appended to the progress file since the last look."""
-        with open(self.events, encoding="utf8") as stream:
+        with open(self.events, "rb") as stream:  # bytes: text on Windows has other line ends than it seems
             stream.seek(self._position)
-            for line in iter(stream.readline, ""):
-                if not line.endswith("\n"):
+            for line in stream:
+                if not line.endswith(b"\n"):
                     break
-                self._position += len(line.encode())
+                self._position += len(line)
                 event = json.loads(line)
                 self.run_path = event.get("run", self.run_path)
                 if "step" in event:
@@ -309,7 +309,7 @@ def prepare_environment(options: argparse.Namespace) -> None:
         pairs = {key: value for word in options.set for key, value in runtime.parse_overrides(shlex.quote(word)).items()}
         os.environ["COURSE_SET"] = " ".join(shlex.quote(f"{key}={value}") for key, value in pairs.items())
     if os.environ.get("COURSE_OUTPUTS"):
-        os.environ["COURSE_OUTPUTS"] = str(Path(os.environ["COURSE_OUTPUTS"]).resolve())
+        os.environ["COURSE_OUTPUTS"] = str(Path(os.environ["COURSE_OUTPUTS"]).expanduser().resolve())
     if options.commit:  # what gets published shows no text that is not the course's own
         os.environ["COURSE_TEXTS"] = "withhold"
     os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend draws the figures

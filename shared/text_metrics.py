@@ -12,7 +12,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from types import SimpleNamespace
 from typing import Any
@@ -294,7 +294,8 @@ def rouge(
         split: whether ROUGE-Lsum gets sentences by `split_sentences`. Without, only line breaks part them, and
             ROUGE-Lsum of a text in one line is ROUGE-L.
 
-    Its words are runs of a-z and 0-9, so a text in another script scores 0. Raises CourseError for unequal lengths, no
+    Its words are runs of a-z and 0-9, so a text in another script scores 0, even against itself: rows whose references have none of
+    them are counted ("unread_references"), and a line says so. Raises CourseError for unequal lengths, no
     rows, or a row without a reference; an empty prediction scores 0 and is counted.
     """
     from rouge_score import rouge_scorer, tokenize
@@ -303,16 +304,21 @@ def rouge(
     tokenizer = SimpleNamespace(tokenize=lambda text: tokenize.tokenize(text, stemmer))
     scorer = rouge_scorer.RougeScorer(list(ROUGE_TYPES), tokenizer=tokenizer)
     lines: Callable[[str], str] = (lambda text: "\n".join(split_sentences(text))) if split else str
+    wanted = _paired(predictions, references)
+    unread = sum(not any(map(tokenizer.tokenize, texts)) for texts in wanted)
+    if unread:
+        print(f"NOTE: ROUGE reads the letters a to z and digits alone; {unread} of {len(wanted)} references have none and score 0")
     found = [
         scorer.score_multi([lines(text) for text in texts], lines(prediction))
-        for prediction, texts in zip(predictions, _paired(predictions, references), strict=True)
+        for prediction, texts in zip(predictions, wanted, strict=True)
     ]
     rows = {name: np.array([100 * scores[name].fmeasure for scores in found]) for name in ROUGE_TYPES}
     signature = (
         f"rouge_score {metadata.version('rouge_score')}, F-measure, {'Porter stems' if use_stemmer else 'no stemmer'}, "
         f"Lsum over {'sentences' if split else 'lines'}"
     )
-    return _scores(predictions, rows, resamples, seed, signature)
+    scores = _scores(predictions, rows, resamples, seed, signature)
+    return replace(scores, counts=scores.counts | {"unread_references": unread})
 
 
 def meteor_without_synonyms(predictions: Sequence[str], references: References, resamples: int = RESAMPLES, seed: int = 0) -> TextScores:

@@ -431,20 +431,23 @@ def callbacks(patience: int) -> list[TrainerCallback]:
 def fit(trainer: Trainer, run: RunFolder) -> list[dict[str, float]]:
     """Train, or go on from the run folder's last checkpoint; returns the learning curve (the Trainer's log history).
 
-    Ctrl-C finishes the step, writes a checkpoint and prints the line that resumes; a second Ctrl-C stops at once.
-    Raises CourseError where the checkpoint belongs to another model, memory or disk are full, or the loss is not finite.
+    Ctrl-C finishes the step, writes a checkpoint and prints the line that resumes; a second Ctrl-C stops at once. Called again
+    after that, it goes on. Raises CourseError where this training is finished already, where the checkpoint belongs to
+    another model, memory or disk are full, or the loss is not finite.
     """
+    if (earlier := getattr(trainer, "fitted", None)) == "finished":
+        raise CourseError("this training is finished: run the cells again from the one that loads the model to train anew")
     trainer.remove_callback(PrinterCallback)
-    checkpoint = last_checkpoint(run) if run.resumed else None
+    checkpoint = last_checkpoint(run) if run.resumed or earlier == "interrupted" else None
     if run.resumed and not checkpoint:
         print("no whole checkpoint is left: training starts from the beginning")
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
         print(f"going on from {checkpoint.name}")
         _keep_patience(trainer, checkpoint)
-    trainer.add_callback(Stopwatch(run))
-    with _interruptible(trainer) as interrupted, _short_of_room(trainer.args, run):
+    with _interruptible(trainer) as interrupted, _timed(trainer, run), _short_of_room(trainer.args, run):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.fitted = "interrupted" if interrupted.is_set() else "finished"
     if interrupted.is_set():
         print(f"interrupted: {last_checkpoint(run).name} is kept. Go on with --set resume={run.resume}")
         raise KeyboardInterrupt
@@ -563,10 +566,22 @@ def _check_same_adapters(checkpoint: Path, model: torch.nn.Module) -> None:
 
 
 @contextmanager
+def _timed(trainer: Trainer, run: RunFolder) -> Iterator[None]:
+    """A `Stopwatch` for this training alone."""
+    watch = Stopwatch(run)
+    trainer.add_callback(watch)
+    try:
+        yield
+    finally:
+        trainer.remove_callback(watch)
+
+
+@contextmanager
 def _interruptible(trainer: Trainer) -> Iterator[threading.Event]:
     """Turn the first SIGINT into 'save and stop after this step'; give the second one its usual meaning."""
     pressed = threading.Event()
-    trainer.add_callback(_StopWhenSet(pressed))
+    stop = _StopWhenSet(pressed)
+    trainer.add_callback(stop)
     if threading.current_thread() is not threading.main_thread():
         yield pressed  # signals reach the main thread only
         return
@@ -582,6 +597,7 @@ def _interruptible(trainer: Trainer) -> Iterator[threading.Event]:
         yield pressed
     finally:
         signal.signal(signal.SIGINT, usual)
+        trainer.remove_callback(stop)  # or a second call would stop after a step
 
 
 class _StopWhenSet(TrainerCallback):

@@ -414,8 +414,9 @@ def refusing(split, f1, rows=100, fingerprint="a" * 16):
     metric = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
     return {
         "data": {"train": part | {"rows": 900}, split: part | {"rows": 2 * rows}},
-        "tables": {"v2": [{"system": "one threshold", "f1": metric}, {"system": "never refuse", "f1": metric | {"value": 0.9}},
-                          {"system": "always refuse", "f1": metric | {"value": 0.5}}], "v2_threshold": [{"reported_on": rows}]},
+        "tables": {"v2": [{"system": "never refuse", "f1": metric | {"value": 0.9}},
+                          {"system": "always refuse", "f1": metric | {"value": 0.5}},
+                          {"system": report.REPORTED_V2[0], "f1": metric}], "v2_threshold": [{"reported_on": rows}]},
     }
 
 

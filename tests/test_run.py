@@ -78,6 +78,32 @@ def test_make_run_takes_bundled_rows_unless_told_otherwise(arguments, environmen
     assert (f"--profile {profile}" in command) if profile else ("--profile" not in command)
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_hands_settings_on_as_they_were_quoted(tmp_path):
+    told = tmp_path / "told"
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nprintf %s "$COURSE_SET" > {told}\n')
+    python.chmod(0o755)
+    for stamp in (".installed", ".installed-offline"):
+        (tmp_path / stamp).touch()
+    wanted = """data="my pairs.csv" note='of $HOME' test_rows=5"""
+    clean = {name: value for name, value in os.environ.items() if name != "COURSE_SET"}
+    command = ["make", "run", f"VENV={tmp_path}", f"SET={wanted.replace('$', '$$')}", "-o", f"{tmp_path}/.installed-offline"]
+    subprocess.run(command, cwd=ROOT, env=clean, capture_output=True, check=True)
+    assert told.read_text() == wanted
+    subprocess.run([*command[:3], *command[4:]], cwd=ROOT, env=clean | {"COURSE_SET": "epochs=1"}, capture_output=True, check=True)
+    assert told.read_text() == "epochs=1"  # what the environment says stays where SET says nothing
+
+
+def test_a_tilde_in_course_outputs_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COURSE_PROFILE", "tiny")
+    monkeypatch.setenv("COURSE_OUTPUTS", "~/runs")
+    run.prepare_environment(run.parse(["ag-news"]))
+    assert os.environ["COURSE_OUTPUTS"] == str(tmp_path / "runs")
+
+
 # ---------------------------------------------------------------- whole runs of a small notebook
 
 
@@ -290,8 +316,8 @@ def test_progress_line_shows_section_step_and_seconds(tmp_path):
     events.write_text("")
     progress = run.Progress("task-1/demo", events, io.StringIO())
     progress.on_cell("6. Train", 12, 40)
-    with events.open("a") as stream:
-        stream.write('{"run": "/somewhere/run"}\n{"step": 5, "of": 90}\n{"step": 6, "o')
+    with events.open("ab") as stream:  # with the line ends that a lesson writes on Windows
+        stream.write(b'{"run": "/somewhere/run"}\r\n{"step": 5, "of": 90}\r\n{"step": 6, "o')
     progress.read_events()
     assert progress.run_path == "/somewhere/run"
     assert re.fullmatch(r"task-1/demo  6\. Train  cell 12/40  step 5/90  \d+ s", progress.line())

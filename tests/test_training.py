@@ -459,6 +459,32 @@ def test_adamw_by_size_moves_every_weight_by_the_same_share_of_its_matrix(run):
     assert max(sizes.values()) > 40 * min(sizes.values())  # so that one rate for all would have been far off
 
 
+class PressAt(TrainerCallback):
+    """Ctrl-C at the end of one step, once."""
+
+    def __init__(self, step: int):
+        self.step, self.done = step, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step and not self.done:
+            self.done = True
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_training_goes_on_where_it_was_interrupted_and_is_not_done_twice_unnoticed(run, capsys):
+    trainer = trainer_for(config(epochs=2.0), run, rows=32, extra=[PressAt(3)], eval_steps=100, save_steps=100)
+    before = len(trainer.callback_handler.callbacks)
+    with pytest.raises(KeyboardInterrupt):
+        training.fit(trainer, run)
+    assert trainer.state.global_step in (3, 4) and len(trainer.callback_handler.callbacks) <= before
+    reached = trainer.state.global_step
+    history = training.fit(trainer, run)  # the cell once more
+    assert f"going on from checkpoint-{reached}" in capsys.readouterr().out
+    assert trainer.state.global_step == 8 and [row["step"] for row in history if "loss" in row] == list(range(1, 9))
+    with pytest.raises(CourseError, match="this training is finished: run the cells again from the one that loads the model"):
+        training.fit(trainer, run)
+
+
 # ---------------------------------------------------------------- interruption, in a process of its own
 
 

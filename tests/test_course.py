@@ -1,0 +1,150 @@
+"""What a plain Trainer gets from the course: precision, callbacks, a way on after an interruption, one GPU; and the results' frame."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
+
+from shared import course, runtime
+from shared.course import session
+from shared.course import training as module
+from shared.runtime import CourseError, RunFolder
+from tests.tiny_training import BERT, config
+
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
+ROWS = [{"input_ids": [i % 50, (3 * i) % 50, 7], "labels": i % 4} for i in range(32)]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> RunFolder:
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
+    monkeypatch.setenv("COURSE_PRECISION", "bf16")
+    return runtime.run_folder(config())
+
+
+def lesson(run: RunFolder, extra: tuple = (), model=None, **more) -> Trainer:
+    """A plain Trainer as in a lesson, eight steps long."""
+    torch.manual_seed(0)
+    model = model or BertForSequenceClassification(BertConfig(num_labels=4, hidden_dropout_prob=0.0, **SIZES))
+    settings = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "logging_steps": 1, "save_steps": 100, "disable_tqdm": True}
+    arguments = TrainingArguments(run.checkpoints, **(settings | more), **course.precision(model))
+    return Trainer(model, arguments, train_dataset=ROWS, eval_dataset=ROWS, callbacks=[*extra, *course.callbacks(run)])
+
+
+class PressAt(TrainerCallback):
+    """Ctrl-C at the end of one step, once."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.step = None
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_after_training_the_model_computes_in_fp32_and_a_saved_copy_says_the_same(run, tmp_path):
+    trainer, seen = lesson(run), []
+    trainer.model.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    trainer.train(resume_from_checkpoint=run.checkpoint)
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    expected = trainer.predict(ROWS).predictions
+    assert set(seen) == {torch.float32}
+    trainer.save_model(str(run.model))
+    again = BertForSequenceClassification.from_pretrained(run.model)
+    inputs = torch.tensor([row["input_ids"] for row in ROWS])
+    with torch.no_grad():
+        np.testing.assert_allclose(again(inputs).logits.numpy(), expected, atol=1e-6)
+
+
+def test_the_training_cell_run_twice_says_how_to_train_anew(run):
+    trainer = lesson(run)
+    trainer.train()
+    with pytest.raises(CourseError, match=r"^this model is trained already: run the cell that loads the model again, and those after it"):
+        trainer.train()
+    with pytest.raises(CourseError, match="trained already"):
+        lesson(run, model=trainer.model).train()  # a new Trainer alone does not make it a new model
+
+
+def test_after_an_interruption_the_same_cell_goes_on(run, capsys):
+    usual = signal.getsignal(signal.SIGINT)
+    trainer = lesson(run, extra=(PressAt(3),))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(resume_from_checkpoint=run.checkpoint)
+    said = capsys.readouterr().out
+    reached = trainer.state.global_step
+    assert reached in (3, 4) and f"interrupted: checkpoint-{reached} is kept." in said and f"--set resume={run.name}" in said
+    assert signal.getsignal(signal.SIGINT) is usual and "forward" not in vars(trainer.model)
+    assert run.checkpoint.endswith(f"checkpoint-{reached}")
+    trainer.train(resume_from_checkpoint=run.checkpoint)
+    assert trainer.state.global_step == 8
+    assert json.loads((run.logs / "timed.json").read_text())["steps"] == 8
+
+
+def test_ctrl_c_after_a_training_that_died_is_nobodys_but_the_readers(run):
+    class Dies(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise ZeroDivisionError
+
+    usual = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ZeroDivisionError):
+        lesson(run, extra=(Dies(),)).train()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is usual
+
+
+@pytest.mark.parametrize(("when", "words"), [("train", "the loss is nan at step 1"), ("evaluate", "the validation loss is nan at step 0")])
+def test_a_loss_that_is_not_finite_stops_with_cause_and_cure(run, when, words):
+    trainer = lesson(run, logging_nan_inf_filter=False)
+    with torch.no_grad():
+        trainer.model.classifier.bias.fill_(float("nan"))
+    with pytest.raises(CourseError, match=rf"^{words}: lower learning_rate .*COURSE_PRECISION=fp32"):
+        getattr(trainer, when)()
+
+
+def test_the_clock_counts_training_and_prediction(run):
+    trainer = lesson(run)
+    trainer.train()
+    trainer.predict(ROWS)
+    timed = json.loads((run.logs / "timed.json").read_text())
+    assert timed["steps"] == timed["of"] == 8 and timed["seconds"] > 0 and timed["evaluate"] > 0 and timed["peak_memory_mb"] > 10
+    assert not any(isinstance(callback, module.Stopwatch) for callback in course.callbacks())  # an exercise is not the run
+
+
+def test_precision_flags_follow_model_and_device(monkeypatch, capsys):
+    monkeypatch.setenv("COURSE_PRECISION", "bf16")
+    assert course.precision(BERT) == {"bf16": True, "fp16": False, "use_cpu": True, "dataloader_pin_memory": False}
+    deberta = BertForSequenceClassification(BertConfig(**SIZES))
+    deberta.config.model_type = "deberta"
+    assert not course.precision(deberta)["bf16"] and "a deberta trains in fp32: bf16 does not work" in capsys.readouterr().out
+    monkeypatch.setattr(runtime, "device", lambda: "cuda")
+    monkeypatch.setenv("COURSE_PRECISION", "fp16")
+    assert course.precision(BERT) == {"bf16": False, "fp16": True, "use_cpu": False, "dataloader_pin_memory": True}
+
+
+@pytest.mark.parametrize(
+    ("visible", "processes", "started", "found"),
+    [(None, "1", False, "0"), ("2,3", "1", False, "2"), ("", "1", False, ""), ("2,3", "2", False, "2,3"), ("2,3", "1", True, "2,3")],
+)
+def test_a_process_shows_itself_one_gpu(monkeypatch, visible, processes, started, found):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "" if visible is None else visible)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("WORLD_SIZE", processes)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started)
+    session._take_one_gpu()
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == found
+
+
+def test_texts_of_others_are_withheld_where_outputs_are_published(monkeypatch):
+    monkeypatch.setattr(session, "_standing", None)
+    assert session.excerpt("two\nlines  here", 7) == "two lines here"
+    assert session.excerpt("a" * 200, 7, width=10) == "a" * 9 + "…"
+    monkeypatch.setenv("COURSE_TEXTS", "withhold")
+    assert session.excerpt("somebody's text", 7) == "(row 7)"
