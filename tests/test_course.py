@@ -119,13 +119,14 @@ def test_the_clock_counts_training_and_prediction(run):
 
 def test_precision_flags_follow_model_and_device(monkeypatch, capsys):
     monkeypatch.setenv("COURSE_PRECISION", "bf16")
-    assert course.precision(BERT) == {"bf16": True, "fp16": False, "use_cpu": True, "dataloader_pin_memory": False}
+    others = {"average_tokens_across_devices": False}
+    assert course.precision(BERT) == {"bf16": True, "fp16": False, "use_cpu": True, "dataloader_pin_memory": False} | others
     deberta = BertForSequenceClassification(BertConfig(**SIZES))
     deberta.config.model_type = "deberta"
     assert not course.precision(deberta)["bf16"] and "a deberta trains in fp32: bf16 does not work" in capsys.readouterr().out
     monkeypatch.setattr(runtime, "device", lambda: "cuda")
     monkeypatch.setenv("COURSE_PRECISION", "fp16")
-    assert course.precision(BERT) == {"bf16": False, "fp16": True, "use_cpu": False, "dataloader_pin_memory": True}
+    assert course.precision(BERT) == {"bf16": False, "fp16": True, "use_cpu": False, "dataloader_pin_memory": True} | others
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,7 @@ def save_results(
     from shared.course.training import precision_for
 
     timed = json.loads((run.logs / "timed.json").read_text(encoding="utf8"))
+    steps = [{key: timed[key] for key in ("steps", "of", "seconds", "peak_memory_mb")}] if run.resumed else []
     results = {
         "lesson": cfg.lesson,
         "profile": cfg.profile,
@@ -127,7 +128,7 @@ def save_results(
         "history": list(trainer.state.log_history),
         "metrics": metrics,
         "baselines": baselines,
-        "tables": tables or {},
+        "tables": (tables or {}) | ({"timed": steps} if steps else {}),
         "examples": examples or [],
     }
     runtime.by_main_process(lambda: report.write_results(run, results, figures or {}))

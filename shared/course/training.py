@@ -39,11 +39,21 @@ def precision_for(model: PreTrainedModel) -> str:
 
 
 def precision(model: PreTrainedModel) -> dict[str, bool]:
-    """The flags of TrainingArguments for this device and model; a line says so where 16 bits do not work with the architecture."""
+    """The flags of TrainingArguments for this device and model; a line says so where 16 bits do not work with the architecture.
+
+    `average_tokens_across_devices` is for models that divide their loss by the tokens of all processes, as decoders do. With any
+    other the Trainer would multiply the loss by the number of processes.
+    """
     found, on_cpu = precision_for(model), runtime.device() == "cpu"
     if found != runtime.precision():
         print(f"a {model.config.model_type} trains in {found}: {runtime.precision()} does not work with this architecture")
-    return {"bf16": found == "bf16", "fp16": found == "fp16", "use_cpu": on_cpu, "dataloader_pin_memory": not on_cpu}
+    return {
+        "bf16": found == "bf16",
+        "fp16": found == "fp16",
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "average_tokens_across_devices": "ForCausalLM" in type(model).__name__,
+    }
 
 
 def leave_autocast(model: torch.nn.Module) -> None:
