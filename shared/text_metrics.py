@@ -318,7 +318,7 @@ def rouge(
         f"Lsum over {'sentences' if split else 'lines'}"
     )
     scores = _scores(predictions, rows, resamples, seed, signature)
-    return replace(scores, counts=scores.counts | {"unread_references": unread})
+    return replace(scores, counts=scores.counts | ({"unread_references": unread} if unread else {}))
 
 
 def meteor_without_synonyms(predictions: Sequence[str], references: References, resamples: int = RESAMPLES, seed: int = 0) -> TextScores:
