@@ -308,10 +308,8 @@ def rouge(
     unread = sum(not any(map(tokenizer.tokenize, texts)) for texts in wanted)
     if unread:
         print(f"NOTE: ROUGE reads the letters a to z and digits alone; {unread} of {len(wanted)} references have none and score 0")
-    found = [
-        scorer.score_multi([lines(text) for text in texts], lines(prediction))
-        for prediction, texts in zip(predictions, wanted, strict=True)
-    ]
+    pairs = zip(predictions, wanted, strict=True)
+    found = [scorer.score_multi([lines(text) for text in texts], lines(prediction)) for prediction, texts in pairs]
     rows = {name: np.array([100 * scores[name].fmeasure for scores in found]) for name in ROUGE_TYPES}
     signature = (
         f"rouge_score {metadata.version('rouge_score')}, F-measure, {'Porter stems' if use_stemmer else 'no stemmer'}, "

@@ -88,6 +88,17 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     }
 
 
+def _took(run: RunFolder) -> dict[str, Any]:
+    """Seconds and memory as the callbacks noted them; of a resumed run also how many of its steps were timed."""
+    timed = json.loads((run.logs / "timed.json").read_text(encoding="utf8"))
+    steps = {key: timed[key] for key in ("steps", "of", "seconds", "peak_memory_mb")}
+    return {
+        "seconds": {"train": timed["seconds"], "evaluate": timed.get("evaluate", 0.0)},
+        "peak_memory_mb": {"train": timed["peak_memory_mb"]},
+        "tables": {"timed": [steps]} if run.resumed else {},
+    }
+
+
 def save_results(
     run: RunFolder,
     cfg: Settings,
@@ -105,16 +116,14 @@ def save_results(
     Args:
         trainer: the one that trained, for its model and its history. What it took is in the logs of `course.callbacks`.
         splits: the `Dataset`s that were used, by name.
-        metrics: {name: {'value', 'low', 'high'}}; baselines: {baseline: {metric: value}}; the rest as in the results' schema.
-            Accuracies, F1 and exact match are fractions; ROUGE, BLEU and chrF run from 0 to 100.
+        metrics, baselines: {name: {'value', 'low', 'high'}}, {baseline: {metric: value}}; the rest as in the results' schema.
 
     Raises CourseError where the disk is full.
     """
     from shared import report
     from shared.course.training import precision_for
 
-    timed = json.loads((run.logs / "timed.json").read_text(encoding="utf8"))
-    steps = [{key: timed[key] for key in ("steps", "of", "seconds", "peak_memory_mb")}] if run.resumed else []
+    took = _took(run)
     results = {
         "lesson": cfg.lesson,
         "profile": cfg.profile,
@@ -123,12 +132,11 @@ def save_results(
         "model": model_card(cfg, trainer.model),
         "environment": runtime.environment() | {"precision": precision_for(trainer.model)},
         "seed": cfg.seed,
-        "seconds": {"train": timed["seconds"], "evaluate": timed.get("evaluate", 0.0)},
-        "peak_memory_mb": {"train": timed["peak_memory_mb"]},
+        **{key: took[key] for key in ("seconds", "peak_memory_mb")},
         "history": list(trainer.state.log_history),
         "metrics": metrics,
         "baselines": baselines,
-        "tables": (tables or {}) | ({"timed": steps} if steps else {}),
+        "tables": (tables or {}) | took["tables"],
         "examples": examples or [],
     }
     runtime.by_main_process(lambda: report.write_results(run, results, figures or {}))
