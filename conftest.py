@@ -10,8 +10,7 @@ import tempfile
 
 import pytest
 
-from shared import forkserver
-from shared.course import standin
+from shared.course import forkserver, standin
 
 for name in ("COURSE_DATA", "COURSE_SET", "COURSE_TEXTS", "COURSE_PROGRESS", "COURSE_REPO", "MPLBACKEND", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)  # without bytecode every worker and every kernel would compile five thousand modules anew

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shared import runtime
-from shared.causal import PACKAGED, count_parameters
-from shared.runtime import CourseError
+from shared.course import runtime
+from shared.course.runtime import CourseError
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -39,6 +38,7 @@ TARGETS = {
 }
 TASKS = {"t5": "SEQ_2_SEQ_LM", "bert": "SEQ_CLS", "distilbert": "SEQ_CLS"}
 BASE_FILE = "base_model.json"
+PACKAGED = " (packaged, Q4_1)"  # behind the Hub id of a model that came in a wheel
 # What `relative_difference` may find between an adapted model and the same one merged, by the type of the arithmetic
 MERGING_ROUNDS = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 BASE_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
@@ -178,6 +178,22 @@ def sketch(rank: int, dropout: float = 0.0) -> Callable[[PreTrainedModel], PreTr
         return model
 
     return adapt
+
+
+def count_parameters(model: torch.nn.Module) -> dict[str, int]:
+    """{'parameters': all, 'trainable': those that get gradients}; a tensor in 4 bits counts what it stands for.
+
+    Two 4-bit weights share a byte, so `numel` of such a tensor is half of the truth.
+    """
+    return {
+        "parameters": sum(map(_numbers, model.parameters())),
+        "trainable": sum(_numbers(p) for p in model.parameters() if p.requires_grad),
+    }
+
+
+def _numbers(parameter: torch.nn.Parameter) -> int:
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()
 
 
 def trainable_report(model: PeftModel) -> dict[str, Any]:

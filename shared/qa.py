@@ -25,7 +25,7 @@ from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
-from shared.runtime import CourseError, check_max_length, encodable
+from shared.course.runtime import CourseError, check_max_length, encodable
 
 N_BEST, MAX_ANSWER_TOKENS = 20, 30  # the defaults of the official BERT and transformers scripts
 BLOCK = 1_024  # windows that a thread decodes at a time: few enough for some megabytes, enough to be out of the interpreter mostly

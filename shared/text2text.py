@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
-from shared.runtime import CourseError, encodable, memory_for, progress
+from shared.course.runtime import CourseError, encodable, memory_for, progress
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 # Greedy decoding, and nothing else that a checkpoint's generation_config may ask for (BART-base: four beams, no trigram twice, EOS

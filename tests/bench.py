@@ -19,7 +19,8 @@ import numpy as np
 from datasets import Dataset
 from transformers import DataCollatorWithPadding, DefaultDataCollator, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from shared import data, metrics, models, runtime, training
+from shared import metrics
+from shared.legacy import data, models, runtime, training
 from tests import bench_decoder, bench_qa, bench_text
 
 NAMES = ["World", "Sports", "Business", "Sci/Tech"]

@@ -10,7 +10,8 @@ import torch
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shared import causal, data, lora, text2text
+from shared import lora, text2text
+from shared.legacy import causal, data
 
 LENGTH, PROMPT, NEW, BATCH = 448, 96, 48, 16
 TRAIN_BATCH = 4

@@ -13,7 +13,8 @@ from collections import defaultdict
 import numpy as np
 from datasets import Dataset
 
-from shared import data, models, qa
+from shared import qa
+from shared.legacy import data, models
 
 LENGTH, STRIDE, N_BEST, LONGEST = 384, 128, 20, 30
 

@@ -8,7 +8,9 @@ import time
 import numpy as np
 import torch
 
-from shared import data, seq2seq, text2text, text_metrics
+from shared import metrics as text_metrics
+from shared import text2text
+from shared.legacy import data, seq2seq
 
 NEW_TOKENS = 64  # as many as a summary has
 

@@ -20,7 +20,7 @@ import torch
 from datasets import Dataset, Translation
 from transformers import AutoConfig, AutoModelForMaskedLM, MarianConfig, MarianMTModel
 
-from shared import causal, data, models, seq2seq
+from shared.legacy import causal, data, models, seq2seq
 
 SHA = "5" * 40  # the commit that every revision stands for
 # where the Hub keeps the rows: {data set: {split: file}}

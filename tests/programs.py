@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from shared.runtime import ROOT
+from shared.course.runtime import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
 PROGRAMS = [*sorted(ROOT.glob("shared/*.py")), *sorted(ROOT.glob("shared/course/*.py")), *NOTEBOOKS]

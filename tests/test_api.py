@@ -21,7 +21,7 @@ import torch
 import transformers
 from transformers import PreTrainedConfig
 
-from shared.runtime import ROOT
+from shared.course.runtime import ROOT
 from tests.programs import PROGRAMS, program
 
 LIBRARIES = ("transformers", "peft", "datasets", "accelerate", "evaluate", "huggingface_hub", "bitsandbytes", "sklearn", "safetensors")
@@ -162,7 +162,7 @@ def test_every_call_fits_the_installed_library(path):
 def test_the_settings_of_a_training_are_arguments_of_the_trainer():
     from transformers import Seq2SeqTrainingArguments, TrainingArguments
 
-    tree = ast.parse(program(ROOT / "shared" / "training.py"))
+    tree = ast.parse(program(ROOT / "shared" / "legacy" / "training.py"))
     (function,) = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "_settings"]
     (returned,) = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
     keys = {key.value for key in returned.keys}

@@ -7,9 +7,10 @@ import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoModelForCausalLM
 
-from shared import causal, data, lora, models, text2text
-from shared.causal import CAUSAL, load_causal
-from shared.runtime import CourseError
+from shared import lora, text2text
+from shared.course.runtime import CourseError
+from shared.legacy import causal, data, models
+from shared.legacy.causal import CAUSAL, load_causal
 from tests.tiny_training import losses_of_steps
 
 TEXTS = list(data.bundled_split("squad", "train")["context"][:60])

@@ -16,9 +16,10 @@ from transformers import (
     T5Config,
 )
 
-from shared import cost, lora, report
-from shared.cost import parameters_of, training_cost
-from shared.runtime import ROOT, CourseError
+from shared import lora
+from shared.course import cost, report
+from shared.course.cost import parameters_of, training_cost
+from shared.course.runtime import ROOT, CourseError
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128, "vocab_size": 500}
 BERT = BertConfig(**SMALL, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
-from shared import course, runtime
-from shared.course import session
+from shared import course
+from shared.course import runtime, session
 from shared.course import training as module
-from shared.runtime import CourseError, RunFolder
+from shared.course.runtime import CourseError, RunFolder
 from tests.tiny_training import BERT, config
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}

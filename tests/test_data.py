@@ -16,9 +16,10 @@ import torch
 from datasets import ClassLabel, Dataset
 from transformers import DataCollatorWithPadding
 
-from shared import data, models, runtime
-from shared.data import choose_source, excerpt, fingerprint, hold_out, load_split, stratified_sizes, subsample
-from shared.runtime import CourseError
+from shared.course import runtime
+from shared.course.runtime import CourseError
+from shared.legacy import data, models
+from shared.legacy.data import choose_source, excerpt, fingerprint, hold_out, load_split, stratified_sizes, subsample
 
 NAMES = ["World", "Sports", "Business", "Sci/Tech"]
 

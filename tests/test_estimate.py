@@ -8,8 +8,9 @@ from functools import cache
 
 import pytest
 
-from shared import cost, estimate, plans, runtime
-from shared.runtime import ROOT, CourseError
+from shared.course import cost, estimate, plans, runtime
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy.runtime import convert
 from tests.programs import NOTEBOOKS, PLAIN
 
 LESSONS = {path.parent.name: path for path in NOTEBOOKS}
@@ -46,7 +47,7 @@ def test_the_notebook_says_the_same(lesson):
     first, *others = texts(lesson)
     said = re.search(r"`colab` about (\d+) minutes on a Colab T4", first)
     assert abs(int(said[1]) - row(lesson)["minutes"]) <= 5 and "estimate" in first[said.start() : said.end() + 90]
-    assert LESSONS[lesson] in PLAIN or any(f"python -m shared.estimate {lesson}" in text for text in others)
+    assert LESSONS[lesson] in PLAIN or any(f"python -m shared.course.estimate {lesson}" in text for text in others)
     for text in others:
         for overrides, hours in re.findall(RECIPE, text):
             assert row(lesson, overrides.replace("--set ", ""))["minutes"] / 60 == pytest.approx(float(hours), rel=0.1)
@@ -56,7 +57,7 @@ def test_the_notebook_says_the_same(lesson):
 def test_the_recipe_that_a_plain_lesson_names_is_that_of_its_profile_paper(path):
     written = {key: value for key, (value,) in estimate.table_of(path).items()}
     (line,) = [found for text in texts(path.parent.name) for found, _ in re.findall(RECIPE, text)]
-    said = {key: runtime.convert(key, text, (written[key],)) for key, text in runtime.parse_overrides(line.replace("--set ", "")).items()}
+    said = {key: convert(key, text, (written[key],)) for key, text in runtime.parse_overrides(line.replace("--set ", "")).items()}
     paper = tomllib.loads((path.parent / "profiles.toml").read_text(encoding="utf8"))["paper"]
     assert said == {key: None if value == "all" else value for key, value in paper.items()}
 
@@ -123,7 +124,7 @@ def test_the_readme_has_the_table_of_today(tmp_path):
     copied = tmp_path / "README.md"
     copied.write_text(readme.read_text(encoding="utf8"), encoding="utf8")
     estimate.write([row(lesson) for lesson in LESSONS], copied)
-    assert copied.read_text(encoding="utf8") == readme.read_text(encoding="utf8"), "run python -m shared.estimate --write"
+    assert copied.read_text(encoding="utf8") == readme.read_text(encoding="utf8"), "run python -m shared.course.estimate --write"
     assert len(re.findall(r"^\| [a-z0-9-]+ \|.*\| yes \|", copied.read_text(encoding="utf8"), re.MULTILINE)) == len(LESSONS)
 
 
@@ -140,7 +141,7 @@ def test_a_mistake_on_the_command_line_is_one_line(capsys, arguments, message):
 
 
 def test_every_key_that_a_plan_reads_is_a_key_of_its_lesson():
-    tree = ast.parse((LESSONS["rte"].parents[2] / "shared" / "plans.py").read_text(encoding="utf8"))
+    tree = ast.parse((LESSONS["rte"].parents[2] / "shared" / "course" / "plans.py").read_text(encoding="utf8"))
     for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
         table = estimate.table_of(LESSONS[function.name.replace("_", "-")])
         read = {n.slice.value for n in ast.walk(function) if isinstance(n, ast.Subscript) and getattr(n.value, "id", "") == "c"}

@@ -15,8 +15,9 @@ import psutil
 import pytest
 from datasets import Dataset
 
-from shared import data, runtime, training
-from shared.runtime import ROOT, RunFolder
+from shared.course import runtime
+from shared.course.runtime import ROOT, RunFolder
+from shared.legacy import data, training
 from tests import hub_standin
 from tests.tiny_training import config, trainer_for
 
@@ -121,8 +122,8 @@ def test_a_clock_that_was_set_back_costs_no_checkpoint(tmp_path, monkeypatch):
 
 LOAD = """
 import sys, time
-from shared import data
-from shared.runtime import CourseError
+from shared.legacy import data
+from shared.course.runtime import CourseError
 for where in sys.argv[1:]:
     started = time.perf_counter()
     try:

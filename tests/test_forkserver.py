@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import forkserver
+from shared.course import forkserver
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
 SAY = """

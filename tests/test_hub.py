@@ -8,8 +8,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from shared import hub, report
-from shared.runtime import ROOT, CourseError
+from shared.course import report
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy import hub
 
 RESULTS = json.loads((ROOT / "task-3/llm-squad-v2/results/laptop.json").read_text(encoding="utf8"))
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -11,7 +11,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from shared.runtime import ROOT
+from shared.course.runtime import ROOT
 from tests import hub_standin
 from tests.programs import OLD
 
@@ -74,8 +74,8 @@ def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
 
 SCRIPT = """
 import json, sys, time
-from shared import causal, data, models, seq2seq
-from shared.runtime import CourseError
+from shared.legacy import causal, data, models, seq2seq
+from shared.course.runtime import CourseError
 started = time.perf_counter()
 try:
     found = {what}
@@ -85,7 +85,8 @@ except CourseError as error:
 print("SECONDS", time.perf_counter() - started)
 """
 REFERENCE = """
-from shared import seq2seq, text2text
+from shared import text2text
+from shared.legacy import seq2seq
 model, tokenizer, _ = seq2seq.load_seq2seq("Helsinki-NLP/opus-mt-en-id", "pretrained")
 ids = tokenizer(["Where is the water?", "The old bridge over the river is closed."])["input_ids"]
 print(tokenizer.decode(ids[0], skip_special_tokens=True))

@@ -15,8 +15,10 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from shared import causal, cost, data, lora, text2text, training
-from shared.runtime import ROOT, CourseError
+from shared import lora, text2text
+from shared.course import cost
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy import causal, data, training
 from tests.tiny_training import losses_of_steps
 
 TEXTS = list(data.bundled_split("squad", "train")["context"][:60])

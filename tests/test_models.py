@@ -18,9 +18,9 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from shared import models
-from shared.models import ENCODERS, Package, count_parameters, encoder_layers, freeze_lower_layers, load_encoder
-from shared.runtime import ROOT, CourseError
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy import models
+from shared.legacy.models import ENCODERS, Package, count_parameters, encoder_layers, freeze_lower_layers, load_encoder
 
 LABELS = ["World", "Sports", "Business", "Sci/Tech"]
 MAX_LENGTH = 48
@@ -187,7 +187,7 @@ def test_tiny_tokenizers_come_out_the_same_in_another_process():
     """Python orders sets of strings anew in every process; a resumed run must find its vocabulary again."""
     program = """
 import json, sys
-from shared import models
+from shared.legacy import models
 texts = json.load(sys.stdin)
 found = {name: models.tiny_tokenizer(spec, texts).get_vocab() for name, spec in models.ENCODERS.items()}
 sys.stdout.write(json.dumps(found))

@@ -10,6 +10,7 @@ import sklearn.metrics
 from transformers import EvalPrediction
 
 from shared import metrics
+from shared.course.runtime import CourseError
 from shared.metrics import (
     apply_thresholds,
     best_thresholds,
@@ -20,7 +21,6 @@ from shared.metrics import (
     resample_weights,
     sigmoid,
 )
-from shared.runtime import CourseError
 
 PARTS = ("precision", "recall", "f1")
 AVERAGES = ("micro", "macro", "weighted")

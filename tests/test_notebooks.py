@@ -7,8 +7,8 @@ import statistics
 
 import pytest
 
-from shared import report
-from shared.runtime import ROOT
+from shared.course import report
+from shared.course.runtime import ROOT
 from tests.programs import NOTEBOOKS, OLD, PLAIN, program
 
 SECTIONS = ["1. Setup and configuration", "2. Look at the data", "3.", "4. Tokenise", "5. The model", "6. Train",
@@ -283,7 +283,7 @@ def test_nothing_is_asserted_between_training_and_the_saving_of_the_results(path
 @old
 def test_every_configuration_key_is_read(path):
     """By the notebook itself or by what trains it; a key that nothing reads would be a promise that nothing keeps."""
-    readers = (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in ("runtime", "training", "report")))
+    readers = (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in ("course/runtime", "legacy/runtime", "legacy/training", "legacy/report")))
     # `cfg.get` reads two, since not every caller has them
     read = {"resume", "accumulate"}.union(*map(attributes_of_cfg, readers))
     assert {key.value for key in call(path, "runtime.configure").args[1].keys} - read == set()

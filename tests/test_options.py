@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from shared import data, forkserver
-from shared.runtime import ROOT
+from shared.course import forkserver
+from shared.course.runtime import ROOT
+from shared.legacy import data
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +22,7 @@ def run(lesson: str, outputs: Path, *sets: str, **environment: str) -> tuple[str
     before = set(outputs.glob("*/results.json"))
     options = [word for pair in sets for word in ("--set", pair)]
     done = subprocess.run(
-        forkserver.command("shared.run", lesson, "--profile", "tiny", *options),
+        forkserver.command("shared.course.run", lesson, "--profile", "tiny", *options),
         cwd=ROOT,
         capture_output=True,
         text=True,

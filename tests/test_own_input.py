@@ -3,8 +3,9 @@
 import pytest
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
-from shared import causal, data, models, qa, seq2seq, text2text
-from shared.runtime import CourseError, encodable
+from shared import qa, text2text
+from shared.course.runtime import CourseError, encodable
+from shared.legacy import causal, data, models, seq2seq
 
 ODD = {
     "NUL bytes": "the train\0 left\0 at nine",

@@ -6,8 +6,10 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel
 
-from shared import cost, models, seq2seq, text2text
-from shared.pointer import Pointer, PointerEncoderDecoder
+from shared import text2text
+from shared.course import cost
+from shared.legacy import models, seq2seq
+from shared.legacy.pointer import Pointer, PointerEncoderDecoder
 from tests.test_seq2seq import TEXTS, batch_of, load
 from tests.tiny_training import losses_of_steps
 

@@ -13,8 +13,10 @@ import torch
 from accelerate import Accelerator
 from transformers import DataCollatorForSeq2Seq, Trainer
 
-from shared import causal, data, lora, models, runtime, seq2seq, text2text, training
-from shared.runtime import CourseError, RunFolder
+from shared import lora, text2text
+from shared.course import runtime
+from shared.course.runtime import CourseError, RunFolder
+from shared.legacy import causal, data, models, seq2seq, training
 from tests.programs import PROGRAMS, program
 from tests.test_training import lesson
 from tests.tiny_training import config, trainer_for

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from shared import forkserver, models
-from shared.runtime import ROOT
+from shared.course import forkserver
+from shared.course.runtime import ROOT
+from shared.legacy import models
 from tests import pretend_gpu
 from tests.pretend_gpu import compiled, run_notebook
 from tests.programs import NOTEBOOKS

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from shared import runtime, training
-from shared.runtime import ROOT, CourseError
+from shared.course import runtime
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy import training
 from tests.programs import NOTEBOOKS
 from tests.tiny_training import BERT, config
 
@@ -64,7 +65,7 @@ def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
     name = f"{lesson.parent.name}/{lesson.name}"
     if lesson.parent.name == "task-3":
         pytest.xfail("decoder lessons do not train in several processes yet: llm-sst2's second one fails in section 6")
-    printed = launched(tmp_path, 2, "shared.run", name, "--profile", "tiny")
+    printed = launched(tmp_path, 2, "shared.course.run", name, "--profile", "tiny")
     wrote_once(tmp_path, lesson, printed)
 
 

@@ -9,8 +9,9 @@ from datasets import Dataset, Features, List, Value
 from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 
-from shared import data, models, qa
-from shared.runtime import CourseError
+from shared import qa
+from shared.course.runtime import CourseError
+from shared.legacy import data, models
 
 SQUAD = Features(
     {name: Value("string") for name in ("id", "title", "context", "question")}

@@ -12,8 +12,11 @@ import jsonschema
 import nbformat
 import pytest
 
-from shared import plots, report, runtime
-from shared.runtime import ROOT, CourseError
+from shared import plots
+from shared.course import report, runtime
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy import report as old_report
+from shared.legacy.runtime import Clock, Config
 
 SCHEMA = json.loads((Path(__file__).parent / "results.schema.json").read_text(encoding="utf8"))
 FRACTIONS = {"accuracy", "macro_f1", "micro_f1", "weighted_f1", "exact_match", "f1"}
@@ -262,7 +265,7 @@ def test_a_lesson_without_results_is_passed_over(checkout):
 
 
 def test_the_memory_table_is_counted_when_asked_for_and_left_alone_otherwise(checkout, monkeypatch):
-    from shared import cost
+    from shared.course import cost
 
     memory = {"fp32": (1.0, 2.04), "mixed": (0.5, 1.5), "fits": "yes"}
     row = {"name": "T5-tiny", "hub_id": "someone/t5-tiny", "parameters": 1_234, "published": "0 M", **memory}
@@ -330,10 +333,10 @@ def test_a_hostile_folder_name_is_inert_in_every_table_and_report(checkout):
 def finished(tmp_path, monkeypatch):
     """A run at its last cell: what `save_results` takes."""
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    cfg = runtime.Config("task-1/demo", "tiny", {"seed": 0})
+    cfg = Config("task-1/demo", "tiny", {"seed": 0})
     run = runtime.RunFolder(tmp_path / "the-run")
     run.logs.mkdir(parents=True)
-    values = {"data": {}, "model": {}, "clock": runtime.Clock(), "history": [], "metrics": {}, "baselines": {}}
+    values = {"data": {}, "model": {}, "clock": Clock(), "history": [], "metrics": {}, "baselines": {}}
     return run, cfg, values | {"figures": {"seeds": plots.seeds({"plain": [0.5]}, "accuracy")}}
 
 
@@ -354,9 +357,9 @@ def test_a_full_disk_names_the_cure_and_leaves_nothing_half_written(finished, mo
     with monkeypatch.context() as disk:
         disk.setattr(place, (lambda self, target, **_: full_disk(target)) if "savefig" in place else full_disk)
         with pytest.raises(CourseError, match=message):
-            report.save_results(run, cfg, **values)
+            old_report.save_results(run, cfg, **values)
     assert files() == (set() if "savefig" in place else {"seeds.png"})
-    report.save_results(run, cfg, **values)  # the same cell once more: nothing of what was computed is gone
+    old_report.save_results(run, cfg, **values)  # the same cell once more: nothing of what was computed is gone
     assert files() == {"seeds.png", "results.json"} and json.loads((run.path / "results.json").read_text())["seed"] == 0
 
 
@@ -365,8 +368,8 @@ def test_a_stage_whose_record_finds_the_disk_full_can_be_done_again(finished, mo
     with monkeypatch.context() as disk:
         disk.setattr("pathlib.Path.write_text", full_disk)
         with pytest.raises(CourseError, match="No space left on device"):
-            report.once(run, "stage", lambda: {"loss": 0.5})
-    assert report.once(run, "stage", lambda: {"loss": 0.5}) == {"loss": 0.5}
+            old_report.once(run, "stage", lambda: {"loss": 0.5})
+    assert old_report.once(run, "stage", lambda: {"loss": 0.5}) == {"loss": 0.5}
 
 
 def test_numbers_are_shown_in_their_unit():
@@ -478,9 +481,9 @@ def test_the_readme_has_the_families_between_its_markers(checkout):
 def test_work_is_done_once_and_then_read_from_its_record(tmp_path):
     run, calls = runtime.RunFolder(tmp_path, resumed=False), []
     run.logs.mkdir(parents=True)
-    first, again = (report.once(run, "stage", lambda: calls.append(1) or {"loss": 0.5}) for _ in range(2))
+    first, again = (old_report.once(run, "stage", lambda: calls.append(1) or {"loss": 0.5}) for _ in range(2))
     assert first == again == {"loss": 0.5} and len(calls) == 1
     run.logs.joinpath("stage.json").unlink()
     with pytest.raises(ZeroDivisionError):
-        report.once(run, "stage", lambda: 1 / 0)
+        old_report.once(run, "stage", lambda: 1 / 0)
     assert not (run.logs / "stage.json").exists()  # what failed leaves no record

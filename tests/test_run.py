@@ -15,8 +15,10 @@ import psutil
 import pytest
 from matplotlib.figure import Figure
 
-from shared import forkserver, report, run, runtime
-from shared.runtime import ROOT, CourseError
+from shared.course import forkserver, report, run, runtime
+from shared.course.runtime import ROOT, CourseError
+from shared.legacy import report as old_report
+from shared.legacy.runtime import Clock, Config
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def test_list_names_every_lesson(capsys):
         (["PROFILE=colab"], {}, None, "colab"),
         ([], {"COURSE_PROFILE": "tiny"}, None, "tiny"),
         (["DATA=../my-data"], {}, "../my-data", None),
-        ([], {"COURSE_DATA": "../my-data"}, None, None),  # which shared.run reads itself
+        ([], {"COURSE_DATA": "../my-data"}, None, None),  # which shared.course.run reads itself
     ],
 )
 def test_make_run_takes_bundled_rows_unless_told_otherwise(arguments, environment, data, profile):
@@ -107,7 +109,7 @@ def test_a_tilde_in_course_outputs_is_the_home_folder(monkeypatch, tmp_path):
 # ---------------------------------------------------------------- whole runs of a small notebook
 
 
-SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shared import runtime, report"
+SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shared.legacy import runtime, report"
 CONFIGURE = 'cfg = runtime.configure("task-9/demo", {"model": ("bert",) * 3, "epochs": (1.0,) * 3, "seed": (0,) * 3, "resume": ("",) * 3})'
 
 
@@ -128,7 +130,7 @@ from matplotlib.figure import Figure
 run = runtime.run_folder(cfg)
 clock = runtime.Clock()
 with clock("train"): runtime.progress(step=3, of=7)
-report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
+old_report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
                     metrics={"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})
 """
 
@@ -241,9 +243,9 @@ def test_no_job_is_an_error_in_one_line(capsys):
 def results_in_this_process(folder: Path, **more) -> runtime.RunFolder:
     """What RESULTS writes, without a kernel."""
     made = runtime.RunFolder(folder)
-    cfg = runtime.Config("task-9/demo", "tiny", {"model": "bert", "seed": 0})
+    cfg = Config("task-9/demo", "tiny", {"model": "bert", "seed": 0})
     metrics = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
-    report.save_results(made, cfg, data={}, model={}, clock=runtime.Clock(), history=[], baselines={}, metrics=metrics,
+    old_report.save_results(made, cfg, data={}, model={}, clock=Clock(), history=[], baselines={}, metrics=metrics,
                         figures={"demo": Figure()}, **more)  # fmt: skip
     return made
 
@@ -292,7 +294,7 @@ def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):
     """As a user: the command in a process of its own, interrupted while it trains."""
     folder = ROOT / "task-1" / "ag-news"
     environment = os.environ | {"COURSE_OUTPUTS": str(tmp_path)}
-    command = forkserver.command("shared.run", "ag-news", "--profile", "tiny", "--set", "epochs=500")
+    command = forkserver.command("shared.course.run", "ag-news", "--profile", "tiny", "--set", "epochs=500")
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     for line in process.stdout:
         if "step" in line:

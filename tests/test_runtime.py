@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 import torch
 
-from shared import runtime
-from shared.runtime import Clock, Config, CourseError, configure, convert, parse_overrides, run_folder
+from shared.course import runtime
+from shared.course.runtime import CourseError, parse_overrides, run_folder
+from shared.legacy import runtime as legacy
+from shared.legacy.runtime import Clock, Config, configure, convert
 
 TABLE = {
     "model": ("bert", "minilm", "bert"),
@@ -403,7 +405,7 @@ def test_environment_holds_versions_device_and_precision(monkeypatch):
 def test_setup_seeds_says_what_it_runs_on_and_keeps_tiny_offline(monkeypatch, capsys):
     restore_what_setup_sets(monkeypatch)
     pretend_gpu(monkeypatch)
-    runtime.setup(seed=5)
+    legacy.setup(seed=5)
     after_setup = random.random()
     random.seed(5)
     assert after_setup == random.random()
@@ -417,7 +419,7 @@ def test_setup_quiets_a_logger_that_exists(monkeypatch):
     restore_what_setup_sets(monkeypatch)
     logger = logging.getLogger(runtime.BITSANDBYTES_LOGGER)
     monkeypatch.setattr(logger, "level", logging.NOTSET)
-    runtime.setup()
+    legacy.setup()
     assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
     package = importlib.util.find_spec("bitsandbytes")
     if package is not None:
@@ -428,7 +430,7 @@ def test_setup_quiets_a_logger_that_exists(monkeypatch):
 def test_setup_leaves_the_network_alone_outside_tiny(monkeypatch):
     restore_what_setup_sets(monkeypatch)
     monkeypatch.setenv("COURSE_PROFILE", "laptop")
-    runtime.setup()
+    legacy.setup()
     assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "0"
 
 
@@ -450,7 +452,7 @@ def test_setup_shows_course_errors_in_a_notebook_in_one_line(monkeypatch):
     restore_what_setup_sets(monkeypatch)
     shell = Mock()
     pretend_kernel(monkeypatch, shell)
-    runtime.setup()
+    legacy.setup()
     ((kinds, show),) = [call.args for call in shell.set_custom_exc.call_args_list]
     assert kinds == (CourseError,)
     error = CourseError("cause: cure")
@@ -461,7 +463,7 @@ def test_setup_shows_course_errors_in_a_notebook_in_one_line(monkeypatch):
 def test_setup_works_where_ipykernel_is_imported_without_a_shell(monkeypatch, capsys):
     restore_what_setup_sets(monkeypatch)
     pretend_kernel(monkeypatch, None)
-    runtime.setup()
+    legacy.setup()
     assert capsys.readouterr().out.startswith("profile tiny on cpu")
 
 

@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from shared import report
-from shared.runtime import ROOT
+from shared.course import report
+from shared.course.runtime import ROOT
 from tests.programs import PROGRAMS, program
 
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=y> [go](javascript:alert(2)) | `x` ![p](http://h/i.png) **b** <!-- results:end -->"

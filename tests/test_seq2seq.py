@@ -2,9 +2,10 @@ import pytest
 import torch
 from transformers import DataCollatorForSeq2Seq, MBart50Tokenizer, NllbTokenizer
 
-from shared import data, models, seq2seq, text2text
-from shared.runtime import CourseError
-from shared.seq2seq import SEQ2SEQ, load_seq2seq
+from shared import text2text
+from shared.course.runtime import CourseError
+from shared.legacy import data, models, seq2seq
+from shared.legacy.seq2seq import SEQ2SEQ, load_seq2seq
 from tests.tiny_training import losses_of_steps
 
 TEXTS = list(dict.fromkeys(data.bundled_split("squad", "train")["context"]))

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from shared.course.runtime import CourseError
 from shared.course.settings import Settings, settings
-from shared.runtime import CourseError
 from tests.programs import PLAIN, program
 
 module = sys.modules["shared.course.settings"]  # whose name the function has in the package

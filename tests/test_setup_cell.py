@@ -15,7 +15,7 @@ from tests.programs import OLD, PLAIN
 
 LESSON = PLAIN[0]
 LESSONS = {"plain": PLAIN[0], "old": OLD[0]}
-# of the helper package what the two kinds of setup cell ask for: `shared/runtime.py`, and the folder `shared/course`
+# of the helper package what the two kinds of setup cell ask for: `shared/legacy`, and the folder `shared/course`
 HELPERS = "from pathlib import Path\n\ndef setup():\n    print('set up from', Path(__file__).parents[{above}].name)\n"
 FORK = "https://github.com/someone/their-fork"
 
@@ -27,7 +27,8 @@ def git(*arguments: str, cwd) -> None:
 
 def write_helpers(folder) -> None:
     (folder / "course").mkdir(parents=True)
-    (folder / "runtime.py").write_text(HELPERS.format(above=1))
+    (folder / "legacy").mkdir()
+    (folder / "legacy" / "runtime.py").write_text(HELPERS.format(above=2))
     (folder / "course" / "__init__.py").write_text(HELPERS.format(above=2))
 
 
@@ -176,7 +177,7 @@ def test_another_package_named_shared_is_noticed(bare, tmp_path):
     impostor = tmp_path / "elsewhere" / "shared"
     write_helpers(impostor)
     (impostor / "__init__.py").touch()
-    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.runtime, shared.course\n"
+    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.course.runtime, shared.course\n"
     done = run_cell(tmp_path / "content", before=hidden, COURSE_REPO=bare)
     assert done.returncode == 1 and "another package named shared hides the course's" in done.stderr
 

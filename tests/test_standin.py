@@ -23,8 +23,8 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 
 from shared.course import rows, standin, twins
+from shared.course.runtime import ROOT
 from shared.course.standin import Hub, Missing
-from shared.runtime import ROOT
 
 NEWS = ["World", "Sports", "Business", "Sci/Tech"]
 
@@ -58,8 +58,8 @@ def run(code: str, cache: Path, **more: str) -> str:
     process = begin(code, cache, **more)
     said, errors = process.communicate(timeout=300)
     last = errors.strip().splitlines()[-1:]
-    if last and last[0].startswith("shared.runtime.CourseError: "):
-        return said + last[0].removeprefix("shared.runtime.")
+    if last and last[0].startswith("shared.course.runtime.CourseError: "):
+        return said + last[0].removeprefix("shared.course.runtime.")
     assert process.returncode == 0, errors[-3_000:]
     return said
 

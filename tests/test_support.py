@@ -3,9 +3,9 @@ import itertools
 import numpy as np
 import pytest
 
-from shared import support
-from shared.runtime import CourseError
-from shared.support import FEATURES, content_words, features, learned_weights, no_answer_probability, word_weights
+from shared.course.runtime import CourseError
+from shared.legacy import support
+from shared.legacy.support import FEATURES, content_words, features, learned_weights, no_answer_probability, word_weights
 
 CONTEXT = "Anna Lind rowed the lamp out in 1887. She kept the light for 31 years, and was not paid. Mr. Hale built the last boat."
 ALIKE = word_weights(["none of the words"])  # every stem that is asked for weighs the same

@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from shared import text2text
-from shared.runtime import ROOT, CourseError
+from shared.course.runtime import ROOT, CourseError
 from shared.text2text import (
     IGNORED,
     CompletionCollator,

@@ -10,21 +10,22 @@ import evaluate
 import numpy as np
 import pytest
 
-from shared import text_metrics
-from shared.metrics import resample_weights
-from shared.runtime import CourseError
-from shared.text_metrics import (
+from shared import metrics as text_metrics
+from shared.course.runtime import CourseError
+from shared.metrics import (
     best_null_threshold,
     bleu,
     chrf,
     meteor_without_synonyms,
     null_precision_recall,
+    resample_weights,
     rouge,
     split_sentences,
     squad_rows,
     squad_v1,
     squad_v2,
     stands_in,
+    text,
     unsupported,
 )
 
@@ -461,16 +462,16 @@ def test_the_formula_for_many_sums_is_sacrebleus_one_by_one():
 
     rng = np.random.default_rng(0)
     for longest, metric, formula in (
-        (8, sacrebleu.BLEU(), text_metrics._bleu),  # short texts: n-grams without a match, and none at all
-        (40, sacrebleu.BLEU(), text_metrics._bleu),
-        (8, sacrebleu.CHRF(), text_metrics._chrf),
-        (40, sacrebleu.CHRF(word_order=2), text_metrics._chrf),
+        (8, sacrebleu.BLEU(), text._bleu),  # short texts: n-grams without a match, and none at all
+        (40, sacrebleu.BLEU(), text._bleu),
+        (8, sacrebleu.CHRF(), text._chrf),
+        (40, sacrebleu.CHRF(word_order=2), text._chrf),
     ):
-        statistics = text_metrics._statistics(metric, *text_pairs(60, seed=longest, longest=longest))
+        statistics = text._statistics(metric, *text_pairs(60, seed=longest, longest=longest))
         sums = np.stack([statistics[rng.integers(60, size=size)].sum(0) for size in [1, 1, 2, 3, 5, 60] * 40])
         expected = [metric._compute_score_from_stats(row.tolist()).score for row in sums]
         assert formula(sums) == pytest.approx(expected, rel=1e-9, abs=1e-12)
-        assert np.array(expected).min() == 0 if longest == 8 and formula is text_metrics._bleu else True
+        assert np.array(expected).min() == 0 if longest == 8 and formula is text._bleu else True
 
 
 def test_the_bleu_interval_is_that_of_resampled_corpora():

@@ -16,8 +16,12 @@ import torch
 from datasets import Dataset
 from transformers import DataCollatorForSeq2Seq, TrainerCallback, TrainerControl, TrainerState
 
-from shared import data, forkserver, metrics, models, qa, report, runtime, seq2seq, training
-from shared.runtime import ROOT, CourseError, RunFolder
+from shared import metrics, qa
+from shared.course import forkserver, runtime
+from shared.course.runtime import ROOT, CourseError, RunFolder
+from shared.legacy import data, models, seq2seq, training
+from shared.legacy import report as old_report
+from shared.legacy.runtime import Clock
 from tests.tiny_training import BERT, config, trainer_for
 
 
@@ -552,27 +556,27 @@ def test_a_resumed_training_counts_the_steps_and_seconds_before_the_interruption
     record = run.logs / "timed.json"
     first = json.loads(record.read_text())
     assert (first["steps"], first["of"]) == (3, 3) and first["seconds"] > 0
-    assert report._timed(run) == []  # not resumed: the lesson's own clock is right
+    assert old_report._timed(run) == []  # not resumed: the lesson's own clock is right
     resumed = RunFolder(run.path, resumed=True)
     record.write_text('{"steps": 3, "of": 3, "seconds": 1000.0, "peak_memory_mb": 1e6}')
     training.fit(trainer_for(config(epochs=2.0), resumed, rows=24), resumed)
-    (both,) = report._timed(resumed)
+    (both,) = old_report._timed(resumed)
     assert (both["steps"], both["of"]) == (6, 6) and 1000 < both["seconds"] < 1100 and both["peak_memory_mb"] == 1e6
     record.unlink()  # an interruption before the first record: only what was timed is claimed
     training.fit(trainer_for(config(epochs=3.0), resumed, rows=24), resumed)
-    (part,) = report._timed(resumed)
+    (part,) = old_report._timed(resumed)
     assert (part["steps"], part["of"]) == (3, 9) and part["seconds"] < 100 and 50 < part["peak_memory_mb"] < 1e5
 
 
 def test_the_times_of_a_resumed_run_are_those_on_record_for_each_of_its_trainings(run):
-    clock = runtime.Clock()
+    clock = Clock()
     clock.seconds = {"load": 2.0, "train": 1.0, "train v2": 1.5, "train other": 0.5}
     clock.peak_memory_mb = dict.fromkeys(clock.seconds, 10.0)
     for part, seconds in (("", 100.0), ("v2", 200.0)):
         (run.path / part / "logs").mkdir(parents=True, exist_ok=True)
         (run.path / part / "logs" / "timed.json").write_text(json.dumps({"steps": 3, "of": 3, "seconds": seconds, "peak_memory_mb": 99.0}))
-    assert report._times(clock, run)["seconds"] == clock.seconds  # not resumed
-    found = report._times(clock, RunFolder(run.path, resumed=True))
+    assert old_report._times(clock, run)["seconds"] == clock.seconds  # not resumed
+    found = old_report._times(clock, RunFolder(run.path, resumed=True))
     assert found["seconds"] == {"load": 2.0, "train": 100.0, "train v2": 200.0, "train other": 0.5}
     assert found["peak_memory_mb"] == {"load": 10.0, "train": 99.0, "train v2": 99.0, "train other": 10.0}
 
@@ -704,7 +708,7 @@ def checkpoint(run, model, step):
 
 
 def test_tied_weights_are_averaged_once_and_stay_tied(run):
-    from shared import seq2seq
+    from shared.legacy import seq2seq
 
     model, _, _ = seq2seq.load_seq2seq("t5-small", "random", tokenizer_texts=["one two three"], vocabulary=300)
     for step, value in ((1, 1.0), (2, 4.0)):

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from shared import data, models, report, runtime, seq2seq, text2text, training
-from shared.runtime import CourseError, RunFolder
+from shared import text2text
+from shared.course import report, runtime
+from shared.course.runtime import CourseError, RunFolder
+from shared.legacy import data, models, seq2seq, training
 from tests.tiny_training import config
 
 TEXTS = list(dict.fromkeys(data.bundled_split("squad", "train")["context"]))

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from transformers import DataCollatorWithPadding, TrainerCallback
 
-from shared import data, metrics, models, runtime, training
+from shared import metrics
+from shared.legacy import data, models, runtime, training
 
 BERT = types.SimpleNamespace(config=types.SimpleNamespace(model_type="bert"))  # all that `training.arguments` asks of a model
 

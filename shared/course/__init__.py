@@ -8,15 +8,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from shared.course.runtime import CourseError, free, run_folder
 from shared.course.session import excerpt, save_results, setup
 from shared.course.settings import settings
-from shared.runtime import CourseError, free, run_folder
 
-LATER = ("callbacks", "freeze_lower_layers", "precision")
+LATER = {"callbacks": "training", "check_head": "heads", "freeze_lower_layers": "training", "precision": "training"}
 __all__ = ["CourseError", "excerpt", "free", "run_folder", "save_results", "settings", "setup", *LATER]
 
 
 def __getattr__(name: str) -> Any:
     if name in LATER:
-        return getattr(import_module("shared.course.training"), name)
+        return getattr(import_module(f"shared.course.{LATER[name]}"), name)
     raise AttributeError(f"module 'shared.course' has no attribute '{name}'")

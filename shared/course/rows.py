@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.course.runtime import first_line
 from shared.course.standin import Absent, Missing
-from shared.runtime import first_line
 
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 BATCH = 20_000  # rows that are converted at once

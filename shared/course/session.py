@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from shared import runtime
-from shared.course import standin
+from shared.course import runtime, standin
+from shared.course.runtime import RunFolder
 from shared.course.settings import Settings
-from shared.runtime import RunFolder
 
 SOURCE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]+)/")  # how `datasets` notes where a split's file came from
 _standing: standin.Standing | None = None
@@ -120,7 +119,7 @@ def save_results(
 
     Raises CourseError where the disk is full.
     """
-    from shared import report
+    from shared.course import report
     from shared.course.training import precision_for
 
     took = _took(run)

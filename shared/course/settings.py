@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared import runtime
-from shared.runtime import ROOT, CourseError, parse_overrides, unknown
+from shared.course import runtime
+from shared.course.runtime import ROOT, CourseError, parse_overrides, unknown
 
 FILE = "profiles.toml"
 COMMON = {"seed": 0, "resume": ""}  # every lesson has them; a notebook need not write them down

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from shared.runtime import ROOT, CourseError, first_line
+from shared.course.runtime import ROOT, CourseError, first_line
 
 HUB = "https://huggingface.co"
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10

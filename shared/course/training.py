@@ -21,8 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from shared import runtime
-from shared.runtime import CourseError, RunFolder
+from shared.course import runtime
+from shared.course.runtime import CourseError, RunFolder
 
 TRAINED = "_course_trained"  # the mark of a model that a finished training has changed
 

@@ -16,7 +16,7 @@ import sys
 import types
 from importlib import util
 
-from shared.forkserver import BITSANDBYTES_LOGGER
+from shared.course.forkserver import BITSANDBYTES_LOGGER
 from tests.pretend_gpu.compiled import build, torch_folder, why_not
 
 __all__ = ["T4", "build", "start", "why_not"]

@@ -25,7 +25,7 @@ torch = start(*T4, count=2)  # two, as Kaggle lends them
 
 from transformers import TrainingArguments  # noqa: E402  after the pretended GPUs are there
 
-from shared import data, models, runtime, training  # noqa: E402
+from shared.legacy import data, models, runtime, training  # noqa: E402
 from tests.tiny_training import BERT, config  # noqa: E402
 
 MEAN_POOLED = ("minilm", "mpnet")  # sentence encoders

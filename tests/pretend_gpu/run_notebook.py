@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.course import standin
-from shared.runtime import ROOT
+from shared.course.runtime import ROOT
 from tests.pretend_gpu import start
 
 

@@ -25,9 +25,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from shared import models
-from shared.pointer import PointerEncoderDecoder, copies
-from shared.runtime import CourseError, device, unknown
+from shared.course.runtime import CourseError, device, unknown
+from shared.legacy import models
+from shared.legacy.pointer import PointerEncoderDecoder, copies
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
 warnings.filterwarnings("ignore", message="Version v4.12.0 introduces a better way to train encoder-decoder")
@@ -85,7 +85,7 @@ def load_seq2seq(
         weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5. "minilm2minilm" is a
             MiniLM encoder and a decoder started from its lowest layers, with random cross-attention (Rothe, Narayan,
             Severyn 2020, arXiv 1907.12461), and "minilm2minilm-copy" the same with a pointer that copies from the source
-            (`shared.pointer`); with "random" their tiny twins.
+            (`shared.legacy.pointer`); with "random" their tiny twins.
         tokenizer_texts, vocabulary: what a random T5's or BART's byte-level BPE is trained on, and its size.
         max_length: positions of a random model that has a limit.
         dropout: one probability for all layers; None keeps the model's own.

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shared.estimate import Plan
+    from shared.course.estimate import Plan
 
 
 def ag_news(p: Plan, c: dict[str, Any]) -> None:

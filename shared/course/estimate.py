@@ -1,8 +1,8 @@
 """Minutes and memory that Run All of a lesson's `colab` takes on a Colab T4: an estimate from its configuration, not a measurement.
 
-    python -m shared.estimate                                   a table of all lessons
-    python -m shared.estimate ag-news --set train_rows=all --set epochs=3
-    python -m shared.estimate --write    puts the table of all lessons into README.md
+    python -m shared.course.estimate                                   a table of all lessons
+    python -m shared.course.estimate ag-news --set train_rows=all --set epochs=3
+    python -m shared.course.estimate --write    puts the table of all lessons into README.md
 
 The values of `colab` are read from the notebook's own settings, and the lesson's plan (`plans`) says what its cells do. A step of
 training takes its FLOPs (counted by `cost`) at the rate below or, where batches are small, as long as Python needs to start its
@@ -31,8 +31,10 @@ from typing import Any, NamedTuple
 
 from transformers import BertConfig, DistilBertConfig, LlamaConfig, PhiConfig, PreTrainedConfig
 
-from shared import cost, lora, plans, report, run, runtime
-from shared.runtime import CourseError, unknown
+from shared import lora
+from shared.course import cost, plans, report, run, runtime
+from shared.course.runtime import CourseError, unknown
+from shared.legacy.runtime import convert
 
 # FLOP/s that a T4 reaches of its 65 and 8.1 tera (https://www.nvidia.com/en-us/data-center/tesla-t4/). fp16: ModernBERT-base on Kaggle's
 # T4, a training step of 32 x 128 tokens (2.8 tera FLOPs) in 0.30 s. fp32: half of the peak (a guess).
@@ -211,12 +213,12 @@ def estimate(notebook: Path, overrides: str = "") -> dict[str, Any]:
     """
     lesson, table = notebook.parent.name, table_of(notebook)
     if lesson not in plans.PLANS:
-        raise CourseError(f"{lesson} has no plan: say in shared/plans.py what its cells do")
+        raise CourseError(f"{lesson} has no plan: say in shared/course/plans.py what its cells do")
     cfg = {key: row[-1] for key, row in table.items()}
     for key, text in runtime.parse_overrides(overrides).items():
         if key not in cfg:
             raise unknown(f"--set key of {lesson}", key, list(cfg))
-        cfg[key] = runtime.convert(key, text, table[key])
+        cfg[key] = convert(key, text, table[key])
     for key in {"model", "extractive_model", *(["encoder"] if lesson == "llm-sst2" else [])} & set(cfg):
         if cfg[key] not in MODELS:
             raise unknown("model in the estimate", cfg[key], list(MODELS))
@@ -247,7 +249,7 @@ def write(rows: list[dict[str, Any]], readme: Path = runtime.ROOT / "README.md")
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m shared.estimate", description="minutes and memory of `colab` on a T4: an estimate")
+    parser = argparse.ArgumentParser(prog="python -m shared.course.estimate", description="estimated minutes and memory of `colab` on a T4")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, for one lesson")
     parser.add_argument("--write", action="store_true", help="put the table of all lessons into README.md")

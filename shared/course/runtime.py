@@ -1,4 +1,4 @@
-"""Where and how a lesson runs: profile, configuration, device, precision, seed, versions, run folder, clock.
+"""Where and how a lesson runs: profile, device, precision, seed, versions, run folder, progress.
 
 Nothing here knows a model or a data set. These environment variables steer the course:
 
@@ -8,7 +8,7 @@ Nothing here knows a model or a data set. These environment variables steer the 
     COURSE_OUTPUTS   folder of the runs         default: <checkout>/outputs, in a read-only checkout HOME_OUTPUTS
     COURSE_PRECISION auto | fp32 | bf16 | fp16  default: auto, what the device does best; it is the training's, see `precision`
     COURSE_TEXTS     show | withhold            default: show; withhold keeps other people's texts out of outputs
-    COURSE_PROGRESS  file                       where progress events go (set by shared.run)
+    COURSE_PROGRESS  file                       where progress events go (set by shared.course.run)
     COURSE_REPO      git address                read by the notebooks' first cell alone: where the course is cloned from
 """
 
@@ -27,26 +27,25 @@ import re
 import shlex
 import shutil
 import sys
-import textwrap
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from shared.forkserver import BITSANDBYTES_LOGGER
+from shared.course.forkserver import BITSANDBYTES_LOGGER
+
+if TYPE_CHECKING:
+    from shared.course.settings import Settings
 
 PROFILES = ("tiny", "laptop", "colab", "paper")
 FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older lessons and commands
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-COLUMNS = PROFILES[:3]  # of a lesson's configuration table
-WIDEST = 24  # letters of a value in the table that a lesson prints of its configuration
-SPLIT_ROWS = ("train_rows", "validation_rows", "test_rows")  # go to data.load_split, where None takes the whole split
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
 _ANSWERED: set[str] = set()  # Hubs that have answered this process
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -252,31 +251,6 @@ def profile() -> str:
     return name
 
 
-@dataclass(frozen=True)
-class Config(Mapping):
-    """One profile's column of a lesson's configuration table, with the overrides applied. `cfg.key` reads a value."""
-
-    lesson: str
-    profile: str
-    settings: dict[str, Any]
-    overrides: dict[str, Any] = field(default_factory=dict)
-
-    def __getattr__(self, key: str) -> Any:
-        settings = self.__dict__.get("settings", {})  # still empty while a copy is being made
-        if key not in settings:
-            raise AttributeError(f"the configuration of {self.__dict__.get('lesson')} has no key '{key}'")
-        return settings[key]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.settings[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.settings)
-
-    def __len__(self) -> int:
-        return len(self.settings)
-
-
 def parse_overrides(text: str) -> dict[str, str]:
     """'a=1 b="two words"' -> {'a': '1', 'b': 'two words'}."""
     pairs = {}
@@ -290,69 +264,6 @@ def parse_overrides(text: str) -> dict[str, str]:
             raise CourseError(f"cannot read the override '{word}': write it as key=value")
         pairs[key.strip()] = value
     return pairs
-
-
-def convert(key: str, text: str, row: tuple[Any, Any, Any]) -> Any:
-    """The override `text` as the type of the defaults in `row`; "all" is None for a split's rows and where a default is None."""
-    example = next((value for value in row if value is not None), 1_000)
-    kind = float if any(type(value) is float for value in row) else type(example)
-    if (None in row or key in SPLIT_ROWS) and text.lower() in ("none", "all"):
-        return None
-    try:
-        if kind is bool:
-            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-        if kind is int and "." in text:
-            raise ValueError(text)
-        return kind(text)
-    except (ValueError, KeyError):
-        raise CourseError(f"--set {key}={text}: '{key}' takes a {kind.__name__}, for example {key}={example}") from None
-
-
-def configure(lesson: str, table: dict[str, tuple[Any, Any, Any]]) -> Config:
-    """Pick the active profile's column of `table` ({key: (tiny, laptop, colab)}), apply COURSE_SET, print it.
-
-    Raises CourseError for an unknown key or a value of the wrong type, and for profile paper, which has no column.
-    """
-    name = profile()
-    if name not in COLUMNS:
-        raise CourseError(f"{lesson} has no profile {name} yet: take colab, with the --set line that stands above this cell")
-    column = COLUMNS.index(name)
-    values = {key: row[column] for key, row in table.items()}
-    overrides = {}
-    for key, text in parse_overrides(os.environ.get("COURSE_SET", "")).items():
-        if key not in values:
-            raise unknown(f"--set key of {lesson}", key, list(values))
-        overrides[key] = convert(key, text, table[key])
-    values.update(overrides)
-    _print_table(table, column, overrides)
-    return Config(lesson, name, values, overrides)
-
-
-def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]) -> None:
-    header = [f"[{p}]" if i == column else p for i, p in enumerate(COLUMNS)]
-    rows = {"": header} | {key: [_shortened(value) for value in row] for key, row in table.items()}
-    first = max(20, *(len(key) + 2 for key in rows))
-    widths = [max(12, *(len(cells[i]) + 2 for cells in rows.values())) for i in range(len(COLUMNS))]
-    for key, cells in rows.items():
-        note = f"   -> {_shortened(overrides[key])} (--set)" if key in overrides else ""
-        print((f"{key:{first}}" + "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)) + note).rstrip())
-    for key, row in table.items():  # what was shortened, in full: one long value would push every column off the page
-        value = overrides.get(key, row[column])
-        if len(_shown(value)) > WIDEST:
-            print(textwrap.fill(f"{key}: {_shown(value)}", 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
-
-
-def _shortened(value: Any) -> str:
-    """`_shown`, cut to what a column of the printed configuration has room for."""
-    """`_shown`, cut to what a column of the printed configuration has room for."""
-    text = _shown(value)
-    return text if len(text) <= WIDEST else text[: WIDEST - 2].rstrip() + " …"
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "all"
-    return f"{value:,}" if type(value) is int else str(value)
 
 
 # ---------------------------------------------------------------- start of a lesson
@@ -380,15 +291,6 @@ def versions() -> dict[str, str]:
 def environment() -> dict[str, Any]:
     """The `environment` object of the results: versions, device, precision."""
     return {"versions": versions(), "device": device_label(), "precision": precision()}
-
-
-def setup(seed: int = 0) -> None:
-    """Start a lesson: seed, quiet libraries, and two lines that say what the lesson runs on."""
-    if os.environ.get("COURSE_PROFILE") == "tiny":
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    quiet()
-    set_seed(seed)
-    say_where(f", seed {seed}")
 
 
 def quiet() -> None:
@@ -564,7 +466,7 @@ def outputs_root() -> Path:
     return Path(os.environ.get("COURSE_OUTPUTS") or (inside if writable else HOME_OUTPUTS)).expanduser()
 
 
-def run_folder(cfg: Config) -> RunFolder:
+def run_folder(cfg: Settings) -> RunFolder:
     """A new run folder for this lesson, or the one named by the configuration key `resume`.
 
     Raises CourseError where the folder to resume does not exist, belongs to a run with other settings, or can't be written to.
@@ -591,7 +493,7 @@ def run_folder(cfg: Config) -> RunFolder:
     return run
 
 
-def _check_or_note_settings(cfg: Config, run: RunFolder) -> None:
+def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     """Write down what a new run was started with; CourseError where a resumed one was started with something else.
 
     Else its results would claim settings under which the first part of the training did not run.
@@ -618,7 +520,7 @@ def _rows_a_step(values: dict[str, Any]) -> int:
     return values.get("batch_size", 0) * values.get("accumulate", 1)
 
 
-def _new_path(cfg: Config) -> Path:
+def _new_path(cfg: Settings) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     base = outputs_root() / f"{stamp}_{cfg.model.replace('/', '-')}_{cfg.lesson.rsplit('/', 1)[-1]}"
     base.parent.mkdir(parents=True, exist_ok=True)
@@ -639,31 +541,11 @@ def _resumed_path(resume: str) -> Path:
 
 
 def progress(**event: Any) -> None:
-    """Tell `shared.run` where the lesson is (one JSON line appended to COURSE_PROGRESS; nothing without it)."""
+    """Tell `shared.course.run` where the lesson is (one JSON line appended to COURSE_PROGRESS; nothing without it)."""
     target = os.environ.get("COURSE_PROGRESS")
     if target:  # whoever watched may be gone, which is no reason for a training to stop
         with contextlib.suppress(OSError), open(target, "a", encoding="utf8") as stream:
             stream.write(json.dumps(event) + "\n")
-
-
-class Clock:
-    """Seconds and peak memory per phase of a lesson.
-
-    `with clock("train"): ...` records both under the phase's name. Memory is the GPU's peak allocation on CUDA, else
-    the process's peak resident set, sampled ten times a second; in MiB.
-    """
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.peak_memory_mb: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        with _peak_memory() as peak:
-            yield
-        self.seconds[phase] = round(time.perf_counter() - started, 2)
-        self.peak_memory_mb[phase] = peak[0]
 
 
 def memory_mb() -> float:
@@ -673,26 +555,3 @@ def memory_mb() -> float:
 
     taken = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else psutil.Process().memory_info().rss
     return round(taken / 2**20, 1)
-
-
-@contextlib.contextmanager
-def _peak_memory() -> Iterator[list[float]]:
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-    peak, done = [memory_mb()], threading.Event()
-
-    def sample() -> None:
-        while not done.wait(0.1):
-            peak[0] = max(peak[0], memory_mb())
-
-    sampler = threading.Thread(target=sample, daemon=True)
-    sampler.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        sampler.join()
-        peak[0] = max(peak[0], memory_mb())
-

@@ -26,9 +26,9 @@ from transformers import (
     T5Config,
 )
 
-from shared import models
-from shared.pointer import PointerEncoderDecoder, copies
-from shared.runtime import CourseError, unknown
+from shared.course.runtime import CourseError, unknown
+from shared.legacy import models
+from shared.legacy.pointer import PointerEncoderDecoder, copies
 
 GIB = 2**30
 HEADS = models.HEADS | {"text": AutoModelForSeq2SeqLM, "next token": AutoModelForCausalLM}

@@ -26,8 +26,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from shared import models
-from shared.runtime import CourseError, device, unknown
+from shared.course.runtime import CourseError, device, unknown
+from shared.legacy import models
+from shared.lora import PACKAGED, count_parameters
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,6 @@ class CausalSpec:
     opens_with_bos: bool = False
     open_alternative: str = ""  # for a gated model, the key of one that needs no licence
     package: GgufPackage | None = None
-
-
-PACKAGED = " (packaged, Q4_1)"  # behind the Hub id of a model that came in a wheel
 _SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 _LLAMA = _SIZES | {"num_key_value_heads": 1, "tie_word_embeddings": True}
 _GEMMA = _SIZES | {"num_key_value_heads": 1, "head_dim": 32, "sliding_window": 64}
@@ -148,22 +146,6 @@ def _saved(folder: Path, options: dict[str, Any]) -> tuple[PreTrainedModel, PreT
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **options)
     return model, tokenizer, {"id": f"the model saved in {folder.name}", "revision": "local"}
-
-
-def count_parameters(model: torch.nn.Module) -> dict[str, int]:
-    """{'parameters': all, 'trainable': those that get gradients}; a tensor in 4 bits counts what it stands for.
-
-    Two 4-bit weights share a byte, so `numel` of such a tensor is half of the truth.
-    """
-    return {
-        "parameters": sum(map(_numbers, model.parameters())),
-        "trainable": sum(_numbers(p) for p in model.parameters() if p.requires_grad),
-    }
-
-
-def _numbers(parameter: torch.nn.Parameter) -> int:
-    state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else state.shape.numel()
 
 
 # ---------------------------------------------------------------- pre-trained

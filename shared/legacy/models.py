@@ -38,9 +38,9 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from shared.course.runtime import CourseError, by_main_process, device, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 from shared.course.training import encoder_layers as encoder_layers
 from shared.course.training import freeze_lower_layers as freeze_lower_layers
-from shared.runtime import CourseError, by_main_process, device, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 
 Loaded = TypeVar("Loaded")
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second

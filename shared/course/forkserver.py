@@ -4,8 +4,8 @@ Importing PyTorch, transformers and scikit-learn is half of what a notebook take
 the tests that start a training in a process of its own would each do it again. A fork shares the imported modules and
 nothing else: every notebook still has an interpreter, a folder and an environment of its own.
 
-python -P shared/forkserver.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS...   where a server listens, and where none does
-python -P shared/forkserver.py --serve SOCKET LIBRARY...   is that server; it ends when its standard input does
+python -P shared/course/forkserver.py MODULE ARGUMENTS...   is   python -u -m MODULE ARGUMENTS..., with a server and without
+python -P shared/course/forkserver.py --serve SOCKET LIBRARY...   is the server; it ends when its standard input does
 """
 
 import contextlib

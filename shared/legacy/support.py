@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from shared.runtime import CourseError
-from shared.text_metrics import checkable, porter_stemmer, split_sentences, unsupported
+from shared.course.runtime import CourseError
+from shared.metrics.text import checkable, porter_stemmer, split_sentences, unsupported
 
 FEATURES = (
     "words in the answer's sentence",  # share of the question's words, each weighted by how rare it is; so are the next three

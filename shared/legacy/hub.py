@@ -9,8 +9,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from shared import causal, report, runtime
-from shared.runtime import CourseError, first_line
+from shared.course import report, runtime
+from shared.course.runtime import CourseError, first_line
+from shared.legacy import causal
 
 KEPT = ["README.md", "*.json", "*.safetensors", "*.jinja", "*.txt"]  # what is uploaded of a model's folder
 

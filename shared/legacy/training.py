@@ -40,9 +40,11 @@ from transformers import (
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOutput, rotate_checkpoints
 
-from shared import runtime, text2text
+from shared import text2text
+from shared.course import runtime
+from shared.course.runtime import CourseError, RunFolder, first_line
 from shared.course.training import complete_checkpoints, last_checkpoint, leave_autocast, precision_for
-from shared.runtime import Config, CourseError, RunFolder, first_line
+from shared.legacy.runtime import Config
 
 NO_SPACE = ("no space left", "failed writing file", "unexpected pos")  # the last two are torch.save's words for it
 MODEL_KEYS = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_labels", "pooling")

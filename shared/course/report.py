@@ -1,0 +1,594 @@
+"""From results to readable pages: results JSON + narrative template -> report.md and the README tables.
+
+    python -m shared.report            render every report and README table
+    python -m shared.report --check    exit 1 and name the files that are stale
+    python -m shared.report --memory   count the memory table of the encoder–decoders again
+    python -m shared.report --publish OWNER/NAME   stamp the repository's address into badges, setup cells and READMEs
+
+A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metric the README shows), `published`, and
+`tested` (the splits it is measured on) where their names do not begin with "test"; it gets `r` (the results), `plots`
+(the folder of its figures) and the filters below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from shared import plots
+from shared.course import runtime
+from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, unknown, write_whole
+
+PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
+HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
+
+
+# ---------------------------------------------------------------- results
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`write_whole` of JSON, which knows neither nan nor infinity: those become null.
+
+    They come from an undefined score (an area under a curve where one class is missing) and from the first steps in fp16, whose
+    gradients overflow until the scaler has found its scale.
+    """
+    write_whole(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _writing(run: RunFolder) -> AbstractContextManager[None]:
+    again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
+    return runtime.writing(run.name, again)
+
+
+def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
+    """`plots/*.png` and, last, `results.json` in the run folder; a line says where. CourseError where the disk is full."""
+    with _writing(run):
+        for name, figure in figures.items():
+            plots.save(figure, run.path / "plots", name)
+        write_json(run.path / "results.json", results)  # last, since a run that has it is complete
+    print(f"results.json, {len(figures)} plots and the model are in {runtime.outputs_root().name}/{run.name}")
+
+
+# ---------------------------------------------------------------- rendering
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """0.9253 -> '92.5 %'."""
+    return f"{100 * value:.{digits}f} %"
+
+
+def with_interval(metric: dict[str, float], digits: int = 1) -> str:
+    """{'value': .9253, 'low': .9193, 'high': .9310} -> '92.5 % [91.9, 93.1]'."""
+    low, high = (f"{100 * metric[key]:.{digits}f}" for key in ("low", "high"))
+    return f"{percent(metric['value'], digits)} [{low}, {high}]"
+
+
+def shown_metric(name: str, metric: dict[str, float]) -> str:
+    """A metric in its own unit: a percentage, or plain for the ones that run from 0 to 100."""
+    return points_with_interval(metric) if name in HUNDREDS else with_interval(metric)
+
+
+def shown_value(name: str, value: float) -> str:
+    """The value of a metric alone, in its own unit."""
+    return f"{value:.1f}" if name in HUNDREDS else percent(value)
+
+
+def points_with_interval(metric: dict[str, float]) -> str:
+    """{'value': 38.31, 'low': 37.0, 'high': 39.02} -> '38.3 [37.0, 39.0]', for what runs from 0 to 100."""
+    return f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
+
+
+LIVE = re.compile(r"[&<>\[\]`|*~$\\\r\n]|(?<!\w)_|_(?!\w)")
+
+
+def inert(value: Any) -> Any:
+    """`value` with a character reference, in all its strings and keys, for whatever Markdown or HTML acts on.
+
+    Results pass through here on their way into a page, so that no template can forget it: any of their strings may come from
+    data or from the reader's own settings. Ordinary words stay as they are, and a template may compare them.
+    """
+    if isinstance(value, str):
+        return LIVE.sub(lambda match: f"&#{ord(match[0])};", value)
+    if isinstance(value, dict):
+        return {inert(key): inert(part) for key, part in value.items()}
+    return [inert(part) for part in value] if isinstance(value, list) else value
+
+
+def escape(text: str) -> str:
+    """Text from data as inert Markdown on one line: no HTML, no links, no table breaks. Takes plain text and `inert` one."""
+    text = " ".join(html.unescape(str(text)).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", text)
+
+
+CODE = str.maketrans({"`": "'", "\r": None, "\n": "⏎"})
+
+
+def code_span(text: str) -> str:
+    """An `inert` text between backticks, where character references mean nothing: as it was, but for backticks and line ends.
+
+    Not for a table, whose cell a bar would end: write the backticks into the template there.
+    """
+    return f"`{html.unescape(str(text)).translate(CODE)}`"
+
+
+def duration(seconds: float) -> str:
+    """'47 s' or '12.3 min'."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+
+
+def changed(overrides: dict[str, Any]) -> str:
+    """What a run was told with --set, as the end of a sentence; '' for none. `resume` is left out: it names a folder that only one had."""
+    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key != "resume"]
+    told = [code_span(f"--set {shlex.quote(pair)}") for pair in pairs]
+    return f"; this run changed them with {' '.join(told)}" if told else ""
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Jinja with the report's filters; an undefined name is an error, never an empty space."""
+    jinja = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    jinja.globals["beside"] = lambda name: inert(json.loads((folder / name).read_text(encoding="utf8")))
+    jinja.filters |= {
+        "pct": percent,
+        "ci": with_interval,
+        "interval": lambda metric, digits=1: with_interval(metric, digits).replace(" ", "\N{NO-BREAK SPACE}"),  # in one line, always
+        "points": points_with_interval,
+        "md": escape,
+        "code": code_span,
+        "duration": duration,
+        "changed": changed,
+        "n": lambda value: f"{value:,}",
+    }
+    return jinja
+
+
+def render(template: Path, results: dict[str, Any], plots: str, results_file: str) -> str:
+    """The report of one results object; `plots` and `results_file` are where they lie as seen from the report.
+
+    Raises CourseError where the template is broken or asks for what the results do not have.
+    """
+    with _errors_naming(template):
+        page = environment(template.parent).get_template(template.name)
+        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n"
+
+
+def _lesson_name(lesson: Path) -> str:
+    return f"{lesson.parent.name}/{lesson.name}"
+
+
+@contextmanager
+def _errors_naming(template: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while a template is rendered into one line that names it."""
+    place = _lesson_name(template.parent)
+    try:
+        yield
+    except jinja2.UndefinedError as error:
+        raise CourseError(
+            f"{place}/{template.name} asks for what the results do not have ({error.message}): correct the template or, if it is newer "
+            f"than the results, run {place} again, with --commit"
+        ) from None
+    except jinja2.TemplateSyntaxError as error:
+        raise CourseError(f"{place}/{template.name}, line {error.lineno}: {error.message}: correct the template") from None
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise CourseError(f"{place}/{template.name} cannot be rendered ({what}): correct the template") from None
+
+
+def headline(lesson: Path, results: dict[str, Any]) -> Any:
+    """The names that a lesson's template sets for the README: title, headline, published. Takes `inert` results.
+
+    Raises CourseError where one of them is not set, or the headline is no measure, or a tested split none, of the results.
+    """
+    template = lesson / "report.md.j2"
+    with _errors_naming(template):
+        page = environment(lesson).get_template(template.name).make_module({"r": results, "plots": "", "results_file": ""})
+    place = f"{_lesson_name(lesson)}/{template.name}"
+    for name in ("title", "headline", "published"):
+        if not hasattr(page, name):
+            raise CourseError(f"{place} does not set '{name}': add {{% set {name} = \"...\" %}} to its first lines")
+    if page.headline not in results["metrics"]:
+        raise unknown(f"headline of {place}", page.headline, list(results["metrics"]))
+    for split in getattr(page, "tested", []):
+        if split not in results["data"]:
+            raise unknown(f"tested split of {place}", split, list(results["data"]))
+    return page
+
+
+def render_run(lesson: Path, run: Path) -> Path:
+    """Write the report of one run beside its results."""
+    results = json.loads((run / "results.json").read_text(encoding="utf8"))
+    target = run / "report.md"
+    write_whole(target, render(lesson / "report.md.j2", results, "plots", "results.json"))
+    return target
+
+
+def lesson_results(lesson: Path) -> list[dict[str, Any]]:
+    """The committed results of a lesson, the largest profile first."""
+    found = [lesson / "results" / f"{profile}.json" for profile in PROFILES_BY_WEIGHT]
+    return [json.loads(path.read_text(encoding="utf8")) for path in found if path.is_file()]
+
+
+def _training_time(results: dict[str, Any]) -> str:
+    """The training's duration; where a resumed run timed only some of its steps, of how many."""
+    seconds = duration(results["seconds"]["train"])
+    (timed,) = results["tables"].get("timed") or [{"steps": 0, "of": 0}]
+    return seconds if timed["steps"] == timed["of"] else f"{seconds} for {timed['steps']:,} of {timed['of']:,} steps"
+
+
+def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
+    """One row of a README table: a lesson's headline metric, what to compare it with, then what was run on what, and how long.
+
+    GitHub shows the first four columns or so without scrolling, so the comparison comes first.
+    """
+    results = inert(results)
+    page, data = headline(lesson, results), results["data"]
+    part = _headline_part(page, results)
+    metric, (name, floor) = part["metric"], part["floor"]
+    train = sum(data[split]["rows"] for split in part["trained_on"])
+    test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in part["tested"])
+    link = os.path.relpath(lesson / "report.md", base)
+    return (
+        f"| [{page.title}]({link}), {results['profile']} | {_score_cell(metric, part['score'])} | {shown_value(metric, floor)} ({name}) "
+        f"| {page.published} | {_without_owner(results['model']['id'])} | {train:,} | {test} "
+        f"| {_training_time(results)}, {results['environment']['device']} |"
+    )
+
+
+def _score_cell(metric: str, score: Any) -> str:
+    """`accuracy **92.3 % [91.7, 92.9]**`, whose number and interval stay in one line."""
+    shown = shown_metric(metric, score).replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{metric.replace('_', '-')} **{shown}**"
+
+
+def _without_owner(model: str) -> str:
+    """A model's name without the Hub account before it, which a narrow table has no room for; the report has both."""
+    return re.sub(r"^[\w.-]+/", "", model)
+
+
+def results_table(lessons: list[Path], base: Path) -> str:
+    """The README table of all committed results under `lessons`; links relative to the folder `base`."""
+    header = (
+        "| Lesson, profile | Result, 95 % interval | Best floor | Published, other protocol | Model | Training rows | Test rows (source) "
+        "| Training time |\n|---|---|---|---|---|---|---|---|"
+    )
+    rows = [headline_row(lesson, results, base) for lesson in lessons for results in lesson_results(lesson)]
+    return "\n".join([header, *rows])
+
+
+def fill(text: str, block: str, content: str) -> str:
+    """Replace what stands between <!-- block:start --> and <!-- block:end -->."""
+    pattern = re.compile(rf"(<!-- {block}:start -->\n).*?(<!-- {block}:end -->)", re.DOTALL)
+    return pattern.sub(lambda match: f"{match[1]}\n{content}\n\n{match[2]}", text)
+
+
+def lesson_folders(root: Path = ROOT) -> list[Path]:
+    """Every folder that holds a lesson, in order."""
+    return sorted(path.parent for path in root.glob("task-*/*/report.md.j2"))
+
+
+def rendered(root: Path = ROOT) -> dict[Path, str]:
+    """What every rendered file of the repository should hold: {path: text}."""
+    return {path: text for pages in _renderers(root) for path, text in pages().items()}
+
+
+def _renderers(root: Path) -> list[Callable[[], dict[Path, str]]]:
+    """What renders the repository's files: a report at a time, then the READMEs, which need all lessons."""
+    lessons = lesson_folders(root)
+    return [*(partial(_report, lesson) for lesson in lessons), partial(_readmes, root, lessons)]
+
+
+def _report(lesson: Path) -> dict[Path, str]:
+    found = lesson_results(lesson)
+    if not found:
+        return {}
+    name = found[0]["profile"]
+    return {lesson / "report.md": render(lesson / "report.md.j2", found[0], f"plots/{name}", f"results/{name}.json")}
+
+
+def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
+    pages = {}
+    for readme in [root / "README.md", *sorted(root.glob("task-*/README.md"))]:
+        inside = [lesson for lesson in lessons if readme.parent in lesson.parents and lesson_results(lesson)]
+        text = readme.read_text(encoding="utf8")
+        text = fill(text, "results", results_table(inside, readme.parent))
+        text = fill(text, "families", families_table(root, readme.parent))
+        pages[readme] = fill(text, "lessons", lesson_table(inside, readme.parent, repository(root)))
+    return pages
+
+
+def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
+    """Title, Colab badge, notebook and report of every lesson."""
+    rows = ["| Lesson | Open in Colab | Notebook | Report |", "|---|---|---|---|"]
+    for lesson in lessons:
+        notebook = next(lesson.glob("*.ipynb"))
+        title = headline(lesson, inert(lesson_results(lesson)[0])).title
+        where = notebook.relative_to(lesson.parent.parent).as_posix()
+        badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
+        rows.append(
+            f"| {title} | {badge} | [{notebook.name}]({os.path.relpath(notebook, base)}) "
+            f"| [report]({os.path.relpath(lesson / 'report.md', base)}) |"
+        )
+    return "\n".join(rows)
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """What training the published encoder–decoders takes: the rows of `cost.text_model_memory`."""
+    header = (
+        "| Model | Parameters | Published as | Training in fp32 | Training in mixed precision | Fits a 16 GB T4 |\n"
+        "|---|---|---|---|---|---|"
+    )
+    lines = [
+        f"| [{row['name']}](https://huggingface.co/{row['hub_id']}) | {row['parameters']:,} | {row['published']} "
+        f"| {row['fp32'][0]:.1f} to {row['fp32'][1]:.1f} GiB | {row['mixed'][0]:.1f} to {row['mixed'][1]:.1f} GiB | {row['fits']} |"
+        for row in rows
+    ]
+    return "\n".join([header, *lines])
+
+
+def write_memory(root: Path = ROOT) -> list[Path]:
+    """Fill the memory tables, which no run changes and which take some seconds to count; returns the files that changed."""
+    from shared.course import cost  # brings torch along, which rendering does without
+
+    pages = [page for page in sorted(root.glob("task-*/README.md")) if "<!-- memory:start -->" in _old(page)]
+    table = memory_table(cost.text_model_memory()) if pages else ""
+    stale = [page for page in pages if fill(_old(page), "memory", table) != _old(page)]
+    for page in stale:
+        write_whole(page, fill(_old(page), "memory", table))
+    return stale
+
+
+def colab_link(address: str, notebook: str) -> str:
+    """Where Colab opens a notebook of a public GitHub repository."""
+    return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
+
+
+# ---------------------------------------------------------------- the three families side by side
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One family's entry for a task: the lesson that ran it, and which part of its results is meant.
+
+    part: "" for the lesson's headline, "refusing" for its SQuAD v2 table, "encoder" for the encoder that a decoder's lesson
+    trained on the same rows.
+    """
+
+    family: str
+    lesson: str
+    part: str = ""
+
+
+ENCODER, BOTH, DECODER = "encoder", "encoder–decoder", "decoder"
+REPORTED_V2 = ("null odds and the text's support, weighed", "fine-tuned, odds above a threshold")  # the rows of lessons that refuse
+SHARED_TASKS = {
+    "Topic of a text (AG News)": (Contender(ENCODER, "task-1/ag-news"),),
+    "Sentiment of a sentence (SST-2)": (Contender(ENCODER, "task-3/llm-sst2", "encoder"), Contender(DECODER, "task-3/llm-sst2")),
+    "Answer from a text (SQuAD)": (Contender(ENCODER, "task-2/extractive-squad"), Contender(BOTH, "task-2/t5-squad")),
+    "Answer or refuse (SQuAD v2)": (
+        Contender(ENCODER, "task-2/extractive-squad", "refusing"), Contender(DECODER, "task-3/llm-squad-v2", "refusing"),
+    ),
+    "Summarise": (Contender(BOTH, "task-2/t5-cnn-dailymail"), Contender(DECODER, "task-3/phi2-xsum")),
+}
+
+
+def families_table(root: Path, base: Path) -> str:
+    """The README's comparison: a row a contender that has results, and below it, a task a line, what its rows do not share.
+
+    Every lesson enters with its largest profile. A lesson without results is left out, and a task without any.
+    """
+    header = (
+        "| Task | Family | Score, 95 % interval | Best floor | Lesson, profile | Model | Training rows | Scored on | Parameters trained "
+        "| Minutes | Peak memory |\n|---|---|---|---|---|---|---|---|---|---|---|"
+    )
+    rows, notes = [], []
+    for task, contenders in SHARED_TASKS.items():
+        found = [(c, root / c.lesson, lesson_results(root / c.lesson)) for c in contenders]
+        entries = [_entry(c, lesson, results[0]) for c, lesson, results in found if results]
+        rows += [_family_row(task, entry, base) for entry in entries]
+        if len(entries) > 1:
+            notes.append(f"- **{task}**: {_what_differs(entries)}")
+    return "\n".join([header, *rows, *([""] if notes else []), *notes])
+
+
+def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """What the comparison says of one lesson, as values; `tested` names its scored splits, `scored` counts their rows."""
+    results = inert(results)
+    page, data = headline(lesson, results), results["data"]
+    entry = _headline_part(page, results)
+    entry |= {"refusing": _refusing_part, "encoder": _encoder_part}[contender.part](results) if contender.part else {}
+    phases = [phase for phase in entry["phases"] if phase in results["seconds"]]
+    return entry | {
+        "family": contender.family, "lesson": lesson, "title": page.title, "results": results,
+        "prints": [data[split]["fingerprint"] for split in entry["tested"]],
+        "train_rows": sum(data[split]["rows"] for split in entry["trained_on"]),
+        "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
+        "memory": max(results["peak_memory_mb"][phase] for phase in phases),
+    }
+
+
+def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
+    """Score, best floor, rows and model of a lesson's headline."""
+    metric, data, model = page.headline, results["data"], results["model"]
+    tested = list(getattr(page, "tested", None) or [split for split in data if split.startswith("test")])
+    floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
+    return {
+        "metric": metric, "score": results["metrics"][metric], "floor": max(floors.items(), key=lambda item: item[1]),
+        "tested": tested, "scored": sum(data[split]["rows"] for split in tested),
+        "trained_on": [split for split in data if split.startswith("train")], "phases": ("warm-up", "train"),
+        "model": model["id"], "trained": model["trainable"], "parameters": model["parameters"],
+    }
+
+
+def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
+    """What differs in a lesson's SQuAD v2 table: the row that the lesson reports, whose threshold is from the half that is not."""
+    tables, data = results["tables"], results["data"]
+    rows = {row["system"]: row for row in tables["v2"]}
+    refuse, system = rows["always refuse"], next((name for name in REPORTED_V2 if name in rows), None)
+    if system is None:
+        raise CourseError(f"the SQuAD v2 table of {results['lesson']} has no row that is reported: name it in REPORTED_V2")
+    return {
+        "metric": "f1", "score": rows[system]["f1"], "floor": (refuse["system"], refuse["f1"]["value"]),
+        "tested": ["squad_v2_validation" if "squad_v2_validation" in data else "validation"],
+        "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train", "train v2"),
+        "trained_on": [split for split in data if split.startswith("train") or split == "squad_v2_train"],
+    }
+
+
+def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
+    """What differs for the encoder beside a decoder, trained and scored on the same rows."""
+    card = results["tables"]["encoder"][0]
+    score = next(row for row in results["tables"]["systems"] if row["system"] == "encoder")["accuracy"]
+    return {
+        "metric": "accuracy", "score": score, "phases": ("train encoder",),
+        "model": card["id"], "trained": card["trained"], "parameters": card["parameters"],
+    }
+
+
+def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
+    results, metric, (name, floor) = entry["results"], entry["metric"], entry["floor"]
+    link = os.path.relpath(entry["lesson"] / "report.md", base)
+    return (
+        f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, floor)} ({name}) "
+        f"| [{entry['title']}]({link}), {results['profile']} | {_without_owner(entry['model'])} "
+        f"| {entry['train_rows']:,} | {entry['scored']:,} | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
+        f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
+    )
+
+
+def _what_differs(entries: list[dict[str, Any]]) -> str:
+    """Whether the scores of one task may be compared, from what the results record."""
+    first, *others = entries
+    rows = [(entry["prints"], entry["scored"], entry["results"]["seed"]) for entry in entries]  # halves are drawn by seed
+    same_rows = all(other == rows[0] for other in rows)
+    same_metric = all(entry["metric"] == first["metric"] for entry in others)
+    differs = []
+    if not same_rows:
+        differs.append("the scored rows")
+    if not same_metric:
+        differs.append("the measure")
+    if any(entry["train_rows"] != first["train_rows"] for entry in others):
+        differs.append("the number of training rows")
+    if any(entry["results"]["profile"] != first["results"]["profile"] for entry in others):
+        differs.append("the profile")
+    apart = " and ".join([", ".join(differs[:-1]), differs[-1]] if len(differs) > 1 else differs)
+    if same_rows and same_metric:
+        return "scored on the same rows, so the scores may be compared" + (f"; what differs: {apart}." if apart else ".")
+    return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own floor."
+
+
+# ---------------------------------------------------------------- the repository's address
+
+
+def repository(root: Path = ROOT) -> str:
+    """owner/name as stamped into pyproject.toml."""
+    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["tool"]["course"]["repository"]
+
+
+def publish(address: str, root: Path = ROOT) -> list[Path]:
+    """Stamp owner/name into pyproject, READMEs, CITATION.cff and notebooks; returns the files that changed."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
+        raise CourseError(f"'{address}' is not a repository: write it as owner/name")
+    old, changed = repository(root), []
+    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "task-*/*/*.ipynb")
+    for path in [path for place in places for path in root.glob(place)]:
+        text = path.read_text(encoding="utf8")
+        stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
+        if stamped != text:
+            write_whole(path, stamped)
+            changed.append(path)
+    return changed
+
+
+# ---------------------------------------------------------------- command line
+
+
+def commit_run(lesson: Path, run: Path, notebook: Path) -> list[Path]:
+    """Copy a run's executed notebook, results and plots into its lesson, then render everything again."""
+    results = json.loads((run / "results.json").read_text(encoding="utf8"))
+    profile = results["profile"]
+    plots, fresh = lesson / "plots" / profile, lesson / "plots" / f"{profile}.new"
+    shutil.rmtree(fresh, ignore_errors=True)
+    shutil.copytree(run / "plots", fresh)  # a full disk or a kill leaves the old plots whole
+    if notebook.resolve() != (lesson / notebook.name).resolve():
+        write_whole(lesson / notebook.name, notebook.read_text(encoding="utf8"))
+    write_json(lesson / "results" / f"{profile}.json", results)
+    shutil.rmtree(plots, ignore_errors=True)
+    fresh.rename(plots)
+    return write_pages()
+
+
+def write_pages(root: Path = ROOT) -> list[Path]:
+    """Write every rendered file that differs; returns those.
+
+    One lesson's broken template keeps no other from its report: the rest is written before CourseError names the first broken one.
+    """
+    written, broken = [], None
+    for pages in _renderers(root):
+        try:
+            stale = {path: text for path, text in pages().items() if _old(path) != text}
+        except CourseError as error:
+            broken = broken or error
+            continue
+        for path, text in stale.items():
+            write_whole(path, text)
+            written.append(path)
+    if broken:
+        raise CourseError(f"{broken}. The other reports are written; when this is mended, python -m shared.report renders the rest")
+    return written
+
+
+def _old(path: Path) -> str:
+    return path.read_text(encoding="utf8") if path.is_file() else ""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m shared.report", description="render reports and README tables")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
+    parser.add_argument("--memory", action="store_true", help="count the memory tables again (after a new torch or transformers)")
+    parser.add_argument("--publish", metavar="OWNER/NAME", help="stamp the repository's address everywhere")
+    options = parser.parse_args(argv)
+    try:
+        if options.publish:
+            print(f"stamped {options.publish} into {len(publish(options.publish))} files")
+        if options.memory:
+            print(f"memory tables: {len(write_memory())} changed")
+        if options.check:
+            stale = [path for path, text in rendered().items() if _old(path) != text]
+            for path in stale:
+                print(f"stale: {path.relative_to(ROOT)} (run python -m shared.report)")
+            return 1 if stale else 0
+        for path in write_pages():
+            print(f"rendered {path.relative_to(ROOT)}")
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
