@@ -6,7 +6,7 @@ from pathlib import Path
 from shared.course.runtime import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
-PROGRAMS = [*sorted(ROOT.glob("shared/*.py")), *sorted(ROOT.glob("shared/course/*.py")), *NOTEBOOKS]
+PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *NOTEBOOKS]
 
 
 def program(path: Path) -> str:
