@@ -17,5 +17,6 @@ def program(path: Path) -> str:
     return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
 
 
-PLAIN = [path for path in NOTEBOOKS if "course.settings(" in program(path)]  # of the libraries' own calls
-OLD = [path for path in NOTEBOOKS if path not in PLAIN]
+LABS = [path for path in NOTEBOOKS if path.parent.name.startswith("lab-")]  # depth by topic, without a report
+PLAIN = [path for path in NOTEBOOKS if "course.settings(" in program(path) and path not in LABS]  # of the libraries' own calls
+OLD = [path for path in NOTEBOOKS if path not in (*PLAIN, *LABS)]

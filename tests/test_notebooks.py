@@ -9,7 +9,7 @@ import pytest
 
 from shared.course import report
 from shared.course.runtime import ROOT
-from tests.programs import NOTEBOOKS, OLD, PLAIN, program
+from tests.programs import LABS, NOTEBOOKS, OLD, PLAIN, program
 
 SECTIONS = ["1. Setup and configuration", "2. Look at the data", "3.", "4. Tokenise", "5. The model", "6. Train",
             "7. Evaluate", "8. Diagnose", "9. Predict", "10. Save"]
@@ -32,6 +32,7 @@ FORBIDDEN = [
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 old = pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
 plain = pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
+lab = pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
 PROFILE = r"cfg\.profile|COURSE_PROFILE|profile\(\)|[\"'](tiny|laptop|colab|paper)[\"']"
 
 
@@ -123,7 +124,7 @@ def test_was_executed_from_top_to_bottom_without_error(path):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
     assert sum(bool(cell["outputs"]) for cell in code) > len(code) / 2
-    assert ("profile laptop" if path in PLAIN else "[laptop]") in printed(code)
+    assert ("[laptop]" if path in OLD else "profile laptop") in printed(code)
 
 
 @every
@@ -155,8 +156,10 @@ def test_saves_the_plots_it_shows(path):
     _, code = load(path)
     shown = sum("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])
     saved = list((path.parent / "plots" / "laptop").glob("*.png"))
-    assert shown >= len(saved) >= (3 if path in PLAIN else 4)
+    assert shown >= len(saved) >= (4 if path in OLD else 3)
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in saved)
+    if path in LABS:
+        return
     referenced = set(re.findall(r"plots/laptop/([\w-]+\.png)", (path.parent / "report.md").read_text(encoding="utf8")))
     assert referenced == {plot.name for plot in saved}
 
@@ -166,7 +169,7 @@ def test_saves_the_plots_it_shows(path):
 
 @plain
 def test_the_plain_setup_cell_is_the_same_everywhere(path):
-    setups = {source(load(other)[1][0]) for other in PLAIN}
+    setups = {source(load(other)[1][0]) for other in (*PLAIN, *LABS)}
     assert len(setups) == 1 and setups.pop().endswith("\ncourse.setup()")
 
 
@@ -236,6 +239,35 @@ def test_every_setting_of_a_plain_lesson_is_read(path):
     assert keys - attributes_of_cfg(program(path)) == set()
 
 
+# ---------------------------------------------------------------- labs
+
+
+@lab
+def test_a_lab_stays_within_its_measures_and_is_checked(path):
+    _, code = load(path)
+    shown = [cell for cell in code[1:] if cell not in solutions(code)]
+    assert len(shown) <= 45 and sum(map(lines, shown)) <= 450
+    assert max(len(line) for cell in code[1:] for line in source(cell).splitlines()) <= 100
+    assert sum(map(checked, code)) >= 4
+
+
+@lab
+def test_a_lab_saves_its_results_and_asserts_nothing_before(path):
+    _, code = load(path)
+    assert_nothing_asserted_between(code, "course.settings(", "course.save_lab(")
+    keys = {keyword.arg for keyword in call(path, "course.settings").keywords}
+    assert keys - attributes_of_cfg(program(path)) == set()
+    others = [cell for cell in code[1:] if "course.settings(" not in source(cell)]
+    assert [source(cell) for cell in others if re.search(PROFILE, source(cell))] == []
+
+
+@lab
+def test_a_lab_has_results_of_a_laptop_run(path):
+    results = json.loads((path.parent / "results" / "laptop.json").read_text(encoding="utf8"))
+    assert results["lesson"] == path.parent.relative_to(ROOT).as_posix() and results["profile"] == "laptop"
+    assert results["tables"] and all(results["tables"].values()) and results["data"]
+
+
 # ---------------------------------------------------------------- the other lessons
 
 
@@ -283,7 +315,8 @@ def test_nothing_is_asserted_between_training_and_the_saving_of_the_results(path
 @old
 def test_every_configuration_key_is_read(path):
     """By the notebook itself or by what trains it; a key that nothing reads would be a promise that nothing keeps."""
-    readers = (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in ("course/runtime", "legacy/runtime", "legacy/training", "legacy/report")))
+    modules = ("course/runtime", "legacy/runtime", "legacy/training", "legacy/report")
+    readers = (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in modules))
     # `cfg.get` reads two, since not every caller has them
     read = {"resume", "accumulate"}.union(*map(attributes_of_cfg, readers))
     assert {key.value for key in call(path, "runtime.configure").args[1].keys} - read == set()

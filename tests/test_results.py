@@ -20,7 +20,7 @@ from shared.legacy.runtime import Clock, Config
 
 SCHEMA = json.loads((Path(__file__).parent / "results.schema.json").read_text(encoding="utf8"))
 FRACTIONS = {"accuracy", "macro_f1", "micro_f1", "weighted_f1", "exact_match", "f1"}
-RESULTS = sorted(ROOT.glob("task-*/*/results/*.json"))
+RESULTS = sorted(path for path in ROOT.glob("task-*/*/results/*.json") if not path.parts[-3].startswith("lab-"))
 
 
 def names(paths):

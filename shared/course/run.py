@@ -250,13 +250,15 @@ def _finish(path: Path, progress: Progress, notebook: nbformat.NotebookNode, err
     except CourseError as error:  # results are whole; the other lessons still have their turn
         print(f"FAILED  {name}  ran, and its results are in {_shown(folder)}, but not every page could be written: {error}", flush=True)
         return False
-    print(f"ok      {name}  {progress.seconds:.0f} s  report: {_shown(folder / 'report.md')}", flush=True)
+    page = "report.md" if (folder / "report.md").is_file() else "results.json"  # labs have no report
+    print(f"ok      {name}  {progress.seconds:.0f} s  {page.partition('.')[0]}: {_shown(folder / page)}", flush=True)
     return True
 
 
 def _render_and_commit(path: Path, folder: Path, executed: Path, commit: bool) -> None:
     """Render the run's own report and, with --commit, put everything into the lesson and render all pages."""
-    report.render_run(path.parent, folder)
+    if (path.parent / "report.md.j2").is_file():
+        report.render_run(path.parent, folder)
     if commit:
         changed = report.commit_run(path.parent, folder, executed)
         name = path.parent.relative_to(ROOT).as_posix()

@@ -140,3 +140,39 @@ def save_results(
     }
     runtime.by_main_process(lambda: report.write_results(run, results, figures or {}))
     return results
+
+
+def save_lab(
+    run: RunFolder,
+    cfg: Settings,
+    *,
+    splits: dict[str, Any],
+    tables: dict[str, list[dict]],
+    figures: dict[str, Any],
+    models: list[Any] = (),
+) -> dict[str, Any]:
+    """Write a lab's `results.json` and `plots/*.png` into the run folder and return the results; before anything is asserted.
+
+    A lab measures many things and has no headline: its figures stand in `tables`, which reports and READMEs may quote.
+
+    Args:
+        splits: the `Dataset`s that were used, by name.
+        tables: {name: rows}, each row a dict of numbers, texts or {'value', 'low', 'high'}.
+        models: the models that were trained or scored.
+
+    Raises CourseError where the disk is full.
+    """
+    from shared.course import report
+
+    results = {
+        "lesson": cfg.lesson,
+        "profile": cfg.profile,
+        "config": {**cfg, "overrides": cfg.overrides},
+        "data": record(splits),
+        "models": [model_card(cfg, model) for model in models],
+        "environment": runtime.environment(),
+        "seed": cfg.seed,
+        "tables": tables,
+    }
+    runtime.by_main_process(lambda: report.write_results(run, results, figures))
+    return results
