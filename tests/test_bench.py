@@ -195,7 +195,8 @@ def test_each_sample_names_its_data(monkeypatch):
 
 def test_texts_and_decoder_run(monkeypatch):
     monkeypatch.setattr(bench_text, "NEW_TOKENS", 4)
-    monkeypatch.setattr(bench_text, "SIZES", {"max_position_embeddings": None})  # else those of the twin
+    small = {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
+    monkeypatch.setattr(bench_text, "SIZES", small)
     monkeypatch.setattr(bench_decoder, "NEW", 4)
     monkeypatch.setattr(bench_decoder, "LENGTH", 160)
     found = bench_text.compare(rows=4, pairs=10, rounds=1)
