@@ -168,5 +168,8 @@ def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
     p.fetch()
 
 
-_ALL = (ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum, lab_measuring)
+_ALL = (
+    ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
+    lab_measuring,
+)  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}
