@@ -108,7 +108,7 @@ def class_scores(table: list[dict]) -> Figure:
         at = np.arange(len(table)) + (i - 1) * 0.18
         axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
     axes.set_xticks(np.arange(len(table)), [row["class"] for row in table])
-    axes.set(ylabel="score", title="Per class, with 95 % bootstrap intervals")
+    axes.set(ylabel="score", title="Per class, with 95 % intervals")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

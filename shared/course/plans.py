@@ -155,5 +155,21 @@ def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     p.fetch(more=0.3, loads=5)
 
 
-_ALL = (ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum)
+def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = 0.9 * p.rows("train_rows", "sst2"), p.rows("", "sst2", 1)
+    p.training(13, rows, 0, c["max_length"], times=c["seeds"])
+    p.training(13, rows / 2, 0, c["max_length"], part="other")  # exercise 1
+    p.reading(25, test, times=c["seeds"] + 1)
+    p.reading(13, rows / 9, times=c["seeds"] + 1)
+    p.host(rows, 2.0)  # 26 linear baselines
+    p.host(p.rows("emotion_rows", "go_emotions"), 1.0)  # 28 logistic regressions
+    p.host(p.rows("", "mnli", 1), 4.0)  # 20 logistic regressions
+    p.host(p.rows("", "squad", 1), 0.5)  # words of every sentence
+    p.fetch()
+
+
+_ALL = (
+    ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
+    lab_measuring,
+)  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}
