@@ -154,8 +154,9 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     changed = {"model": ("google-t5/t5-small", "course/small-t5", "profile laptop"), "second": ("a/b", "course/other", "profile laptop")}
     cfg = Settings("task-1/ag-news", "laptop", values, {}, changed)
     trainer = lesson(run)
-    trainer.train()
-    trainer.predict(ROWS)
+    trainer.state.log_history = [{"step": 1, "loss": 1.0}]
+    timed = {"steps": 1, "of": 1, "seconds": 1.0, "peak_memory_mb": 1.0}
+    (run.logs / "timed.json").write_text(json.dumps(timed), encoding="utf8")
     rows, metrics = Dataset.from_dict({"text": ["a"]}), {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
     results = course.save_results(
         run, cfg, trainer, splits={"train": rows, "test": rows}, metrics=metrics, baselines={"chance": {"accuracy": 0.25}}
