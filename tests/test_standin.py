@@ -407,10 +407,10 @@ def test_only_an_answer_is_remembered(monkeypatch):
     monkeypatch.setattr(standin, "HUB_TIMEOUT", 2.0)
     hub = Hub()
     hub.server.server_close()
-    assert standin._obstacle(hub.address)
+    assert standin.obstacle(hub.address)
     with answering(lambda handler: (handler.send_response(401), handler.end_headers())) as address:
-        assert standin._obstacle(address) == ""
-    assert standin._obstacle(address) == ""
+        assert standin.obstacle(address) == ""
+    assert standin.obstacle(address) == ""
 
 
 @pytest.mark.parametrize(
