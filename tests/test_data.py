@@ -17,7 +17,7 @@ import torch
 from datasets import ClassLabel, Dataset
 from transformers import DataCollatorWithPadding
 
-from shared import data as own_data
+from shared import data as shared_data
 from shared.course import runtime, standin
 from shared.course.runtime import CourseError
 from shared.legacy import data, models
@@ -113,7 +113,7 @@ def test_bundled_ag_news_has_balanced_unique_rows_in_the_hubs_schema():
     assert train.column_names == ["text", "label"]
     texts = [*train["text"], *test["text"]]
     assert len(set(texts)) == 184
-    assert len({own_data._ending(text, 60) for text in texts}) == 184
+    assert len({shared_data._ending(text, 60) for text in texts}) == 184
 
 
 BUNDLED_SPLITS = {
@@ -1244,7 +1244,7 @@ ENGLISH = ["Central bank cuts rates, shares soar.", "Yes.", "Donaudampfschifffah
     ],
 )  # fmt: skip
 def test_texts_without_spaces_are_told_apart(texts, found):
-    assert own_data.without_spaces(iter(texts)) is found
+    assert shared_data.without_spaces(iter(texts)) is found
 
 
 def test_a_baseline_counts_characters_where_there_are_no_words_and_says_so(capsys):
@@ -1252,14 +1252,14 @@ def test_a_baseline_counts_characters_where_there_are_no_words_and_says_so(capsy
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    assert own_data.analyzer(ENGLISH) == "word" and capsys.readouterr().out == ""
+    assert shared_data.analyzer(ENGLISH) == "word" and capsys.readouterr().out == ""
     rows = [(f"今日{subject}：{verb}{end}", label) for label, subjects in enumerate((("股市", "银行", "利率"), ("球队", "冠军", "进球")))
             for subject in subjects for verb in ("上涨", "公布", "迎来") for end in ("了新的消息", "很大变化")]  # fmt: skip
     texts, labels = zip(*rows, strict=True)
-    kind = own_data.analyzer(texts)
+    kind = shared_data.analyzer(texts)
     assert kind == "char_wb" and capsys.readouterr().out.startswith("NOTE: most texts have no spaces between words, as in Chinese or Thai")
     counted = make_pipeline(TfidfVectorizer(analyzer=kind, ngram_range=(1, 2), min_df=2), LogisticRegression())
     assert counted.fit(texts[::2], labels[::2]).score(texts[1::2], labels[1::2]) == 1.0
     with pytest.raises(ValueError, match="no terms remain"):  # every sentence would be a word of its own
         TfidfVectorizer(min_df=2).fit([text.replace("：", "") for text in texts])
-    assert own_data.analyzer(THAI) == "char_wb"
+    assert shared_data.analyzer(THAI) == "char_wb"
