@@ -548,7 +548,7 @@ def _new_path(cfg: Settings) -> Path:
 
 def _as_file_name(model: str) -> str:
     """A Hub id, or the end of a long path, without what some system has no room for in a name: / \\ : * ? " < > | and spaces."""
-    return re.sub(r"[^\w.+@-]+", "-", model)[-80:].strip("-. ") or "model"
+    return re.sub(r"[^\w.+@-]+", "-", model)[-60:].strip("-. ") or "model"
 
 
 def _resumed_path(resume: str) -> Path:
