@@ -11,6 +11,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from shared.course.runtime import replace
+
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
 
@@ -29,7 +31,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     temporary = folder / f".{path.name}.{os.getpid()}"
     try:
         figure.savefig(temporary, dpi=100, format="png")
-        temporary.replace(path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
