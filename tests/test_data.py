@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features
 from transformers import DataCollatorWithPadding
 
 from shared import data as shared_data
 from shared.course import runtime, standin
+from shared.course.rows import DATA_SETS
 from shared.course.runtime import CourseError
 from shared.legacy import data, models
 from shared.legacy.data import choose_source, excerpt, fingerprint, hold_out, load_split, stratified_sizes, subsample
@@ -135,38 +136,40 @@ def test_every_bundled_data_set_is_counted_here():
 
 @pytest.fixture(scope="module")
 def all_bundled():
-    """{name: {split: rows}} of the classification lessons after ag_news, read by `load_split` from the bundled files."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COURSE_DATA", "bundled")
-        return {name: {split: load_split(name, split) for split in splits} for name, splits in BUNDLED_SPLITS.items()}
+    """{name: {split: rows}} of the data sets after ag_news, as a lesson gets the course's own rows."""
+    return {name: {split: shared_data.bundled_split(name, split) for split in splits} for name, splits in BUNDLED_SPLITS.items()}
+
+
+def texts_of(row) -> tuple[str, ...]:
+    """The natural language of a row, without its id and its article's title."""
+    row = row.get("translation", row)
+    return tuple(value for column, value in row.items() if isinstance(value, str) and column not in ("id", "title"))
 
 
 @pytest.mark.parametrize("name", BUNDLED_SPLITS)
 def test_bundled_splits_have_their_rows_in_the_hubs_schema_and_none_twice(all_bundled, name):
-    splits, spec = all_bundled[name], data.SPECS[name]
+    splits, features = all_bundled[name], Features.from_dict(DATA_SETS[name].features)
     assert {split: len(rows) for split, rows in splits.items()} == BUNDLED_SPLITS[name]
-    assert {path.stem for path in (data.BUNDLED / name).glob("*.jsonl")} == set(splits)
+    assert {path.stem for path in (shared_data.BUNDLED / name).glob("*.jsonl")} == set(splits)
     texts = []
-    for split, rows in splits.items():
-        assert rows.features == spec.features
-        assert data.is_bundled(rows)
-        assert list(data.record(rows)) == [split]
-        texts += zip(*(rows[column] for column in spec.texts), strict=True)
+    for rows in splits.values():
+        assert rows.features == Features({column: kind for column, kind in features.items() if column in rows.column_names})
+        texts += map(texts_of, rows)
     assert len(set(texts)) == len(texts) == sum(BUNDLED_SPLITS[name].values())
-    if len(spec.texts) == 2:
-        assert all(first != second for first, second in texts)
+    assert all(text.strip() for both in texts for text in both)
+    assert all(len(set(both)) == len(both) for both in texts)
 
 
 @pytest.mark.parametrize("name", ["mnli", "rte", "sst2"])
 def test_bundled_labels_are_balanced_in_every_split(all_bundled, name):
-    classes = len(data.SPECS[name].names)
     for rows in all_bundled[name].values():
+        classes = len(rows.features["label"].names)
         assert Counter(rows["label"]) == dict.fromkeys(range(classes), len(rows) // classes)
 
 
 @pytest.mark.parametrize("name", ["mnli", "rte"])
 def test_bundled_pairs_share_no_first_text_between_splits(all_bundled, name):
-    first = [set(rows[data.SPECS[name].texts[0]]) for rows in all_bundled[name].values()]
+    first = [{texts_of(row)[0] for row in rows} for rows in all_bundled[name].values()]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(first, 2))
 
 
