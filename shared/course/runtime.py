@@ -62,7 +62,8 @@ def print_anything() -> None:
     """Let a terminal or a file that has no room for a character (an old console of Windows) show a ? for it instead of an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            with contextlib.suppress(OSError):  # a stream that was a file before a fork and is a pipe now cannot be changed, and need not be
+                stream.reconfigure(errors="replace")
 
 
 def encodable(text: str) -> str:
