@@ -62,8 +62,7 @@ def print_anything() -> None:
     """Let a terminal or a file that has no room for a character (an old console of Windows) show a ? for it instead of an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            with contextlib.suppress(OSError):  # a file before a fork, a pipe now: it stays as it is
-                stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="replace")
 
 
 def encodable(text: str) -> str:
