@@ -16,6 +16,7 @@ import torch
 from datasets import ClassLabel, Dataset
 from transformers import DataCollatorWithPadding
 
+from shared import data as shared_data
 from shared.course import runtime
 from shared.course.runtime import CourseError
 from shared.legacy import data, models
@@ -111,7 +112,7 @@ def test_bundled_ag_news_has_balanced_unique_rows_in_the_hubs_schema():
     assert train.column_names == ["text", "label"]
     texts = [*train["text"], *test["text"]]
     assert len(set(texts)) == 184
-    assert len({data._ending(text, 60) for text in texts}) == 184
+    assert len({shared_data._ending(text, 60) for text in texts}) == 184
 
 
 BUNDLED_SPLITS = {

@@ -108,7 +108,7 @@ def test_a_lesson_without_a_plan_is_named(tmp_path, source, table):
     notebook.parent.mkdir()
     notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [source]}]}), encoding="utf8")
     assert estimate.table_of(notebook) == table
-    with pytest.raises(CourseError, match=r"new has no plan: say in shared/plans\.py"):
+    with pytest.raises(CourseError, match=r"new has no plan: say in shared/course/plans\.py"):
         estimate.estimate(notebook)
 
 

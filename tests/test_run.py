@@ -130,7 +130,7 @@ from matplotlib.figure import Figure
 run = runtime.run_folder(cfg)
 clock = runtime.Clock()
 with clock("train"): runtime.progress(step=3, of=7)
-old_report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
+report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
                     metrics={"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})
 """
 

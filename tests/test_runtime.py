@@ -204,7 +204,7 @@ def test_convert_takes_a_fraction_where_one_profile_has_a_fraction():
 
 @pytest.mark.parametrize(("name", "column"), [("tiny", 0), ("laptop", 1), ("colab", 2)])
 def test_configure_picks_the_profiles_column(monkeypatch, name, column):
-    monkeypatch.setattr(runtime, "profile", lambda: name)
+    monkeypatch.setattr(legacy, "profile", lambda: name)
     cfg = configure("task-1/ag-news", TABLE)
     assert dict(cfg) == {key: row[column] for key, row in TABLE.items()}
     assert (cfg.lesson, cfg.profile, cfg.overrides) == ("task-1/ag-news", name, {})
