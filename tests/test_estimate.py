@@ -11,9 +11,9 @@ import pytest
 from shared.course import cost, estimate, plans, runtime
 from shared.course.runtime import ROOT, CourseError
 from shared.legacy.runtime import convert
-from tests.programs import NOTEBOOKS, PLAIN
+from tests.programs import LABS, NOTEBOOKS, PLAIN
 
-LESSONS = {path.parent.name: path for path in NOTEBOOKS}
+LESSONS = {path.parent.name: path for path in NOTEBOOKS if path not in LABS}
 RECIPE = r"`((?:--set [^`]+)+)` \(an estimate: ([\d.]+) hours on a T4\)"
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -669,6 +670,16 @@ def test_clock_reports_the_gpus_peak_where_there_is_one(monkeypatch):
     with clock("train"):
         allocated["peak"] = 512
     assert clock.peak_memory_mb == {"train": 512.0}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives memory back in its own way")
+def test_free_gives_the_heap_back_also_below_a_block_that_is_in_use():
+    resident = psutil.Process().memory_info
+    blocks = [torch.zeros(2_000) for _ in range(20_000)]  # 8 kB each, from the heap
+    last, full = blocks[-1], resident().rss
+    del blocks
+    runtime.free()
+    assert resident().rss < full - 100 * 2**20 and last.sum() == 0
 
 
 def test_the_first_line_of_an_error_is_cut_and_never_empty():

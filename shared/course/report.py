@@ -70,7 +70,8 @@ def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, An
         for name, figure in figures.items():
             plots.save(figure, run.path / "plots", name)
         write_json(run.path / "results.json", results)  # last, since a run that has it is complete
-    print(f"results.json, {len(figures)} plots and the model are in {runtime.outputs_root().name}/{run.name}")
+    made = "results.json, {} plots and the model" if any(run.model.glob("*")) else "results.json and {} plots"  # a lab keeps no model
+    print(f"{made.format(len(figures))} are in {runtime.outputs_root().name}/{run.name}")
 
 
 # ---------------------------------------------------------------- rendering

@@ -15,6 +15,7 @@ Nothing here knows a model or a data set. These environment variables steer the 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import difflib
 import functools
 import gc
@@ -222,7 +223,7 @@ def device_label() -> str:
 
 
 def free() -> None:
-    """Give back the memory of what was deleted: Python's reference cycles (a Trainer is one), then the GPU's cached blocks."""
+    """Give back the memory of what was deleted: Python's reference cycles (a Trainer is one), then the GPU's or the heap's free blocks."""
     import torch
 
     gc.collect()
@@ -230,6 +231,9 @@ def free() -> None:
         torch.cuda.empty_cache()
     elif device() == "mps":
         torch.mps.empty_cache()
+    elif sys.platform == "linux":  # glibc keeps what is freed; another C library may not have the call
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 # ---------------------------------------------------------------- profile and configuration
