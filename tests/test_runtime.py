@@ -302,6 +302,7 @@ def unforced(monkeypatch) -> None:
 def test_device_prefers_cuda_then_mps_then_cpu(monkeypatch):
     assert runtime.device() == "cpu"
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(runtime, "_mps_works", lambda: True)
     assert runtime.device() == "mps"
     pretend_gpu(monkeypatch)
     assert runtime.device() == "cuda"
@@ -558,7 +559,8 @@ def test_a_lone_surrogate_becomes_a_replacement_character_and_nothing_moves():
 
 def test_a_read_only_checkout_keeps_its_runs_in_the_home_and_says_so(cfg, monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("COURSE_OUTPUTS")
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE"):  # of Unix and of Windows
+        monkeypatch.setenv(home, str(tmp_path))
     monkeypatch.setattr(os, "access", lambda path, mode: runtime.ROOT not in (path, *Path(path).parents))
     run = run_folder(cfg)
     assert run.path.parent == tmp_path / "fine-tuning-course-outputs"
@@ -584,7 +586,7 @@ def test_resume_of_a_missing_folder_says_how_to_find_one(cfg):
 def test_outputs_below_a_regular_file_are_refused(cfg, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path / "file" / "runs"))
-    with pytest.raises(CourseError, match=r"cannot write to .*Not a directory.*set COURSE_OUTPUTS to a folder you can"):
+    with pytest.raises(CourseError, match=r"cannot write to .*set COURSE_OUTPUTS to a folder you can"):
         run_folder(cfg)
 
 
@@ -603,7 +605,7 @@ def test_a_disk_that_takes_nothing_is_refused_with_the_cure(cfg, monkeypatch, ca
 
 def test_an_impossible_folder_name_is_refused_with_the_cure(cfg, monkeypatch):
     monkeypatch.setenv("COURSE_OUTPUTS", "x" * 300)
-    with pytest.raises(CourseError, match=r"cannot write to .*File name too long.*set COURSE_OUTPUTS"):
+    with pytest.raises(CourseError, match=r"cannot write to .*set COURSE_OUTPUTS"):
         run_folder(cfg)
 
 
