@@ -133,7 +133,7 @@ def test_precision_flags_follow_model_and_device(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("precision", "max_length", "attention"),
-    [("bf16", 128, "eager"), ("bf16", 512, "sdpa"), ("bf16", None, "sdpa"), ("fp32", 128, "sdpa")],
+    [("bf16", 128, "eager"), ("bf16", 256, "sdpa"), ("bf16", None, "sdpa"), ("fp32", 128, "sdpa")],
 )
 def test_short_texts_in_16_bits_on_a_cpu_get_the_attention_with_the_quick_gradient(monkeypatch, capsys, precision, max_length, attention):
     monkeypatch.setenv("COURSE_PRECISION", precision)

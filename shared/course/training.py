@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from shared.course import runtime
 from shared.course.runtime import CourseError, RunFolder
 
-SHORT = 256  # tokens: PyTorch's fused attention is the faster one for longer texts, in 16 bits on a CPU too
+SHORT = 192  # tokens; for longer texts PyTorch's fused attention is faster in bf16 on a CPU, too (`make bench`, part library)
 TRAINED = "_course_trained"  # the mark of a model that a finished training has changed
 
 
