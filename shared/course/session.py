@@ -14,7 +14,9 @@ from shared.course.runtime import RunFolder
 from shared.course.settings import Settings
 
 SOURCE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]+)/")  # how `datasets` notes where a split's file came from
+FILE = "file "  # how `data.from_file` notes it in the same place
 _standing: standin.Standing | None = None
+_own_file = False  # whether rows of the reader's own have been read
 
 
 def setup() -> None:
@@ -48,11 +50,17 @@ def _take_one_gpu() -> None:
 
 def excerpt(text: str, row: int, width: int = 160) -> str:
     """The text on one line, cut to `width` characters; only its row number where outputs get published and it is not ours."""
-    ours = _standing is not None and _standing.rows == "bundled"  # CC0
+    ours = _standing is not None and _standing.rows == "bundled" and not _own_file  # CC0
     if runtime.withhold_texts() and not ours:
         return f"(row {row})"
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def note_own_file() -> None:
+    """From now on texts may be the reader's, and are withheld where outputs get published."""
+    global _own_file
+    _own_file = True
 
 
 def record(splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -65,10 +73,13 @@ def record(splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _source(rows: Any) -> str:
-    """'bundled', 'folder', or the Hub's data set at its commit."""
+    """'bundled', 'folder', the Hub's data set at its commit, or the reader's own file by its name."""
+    noted = list(rows.info.download_checksums or {})
+    if noted and noted[0].startswith(FILE):
+        return noted[0]
     if _standing is not None and _standing.rows != "hub":
         return "bundled" if _standing.rows == "bundled" else "folder"
-    noted = next(map(SOURCE.match, rows.info.download_checksums or {}), None)
+    noted = next(map(SOURCE.match, noted), None)
     return f"hub: {noted[1]}@{noted[2][:12]}" if noted else "hub"
 
 
