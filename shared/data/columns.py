@@ -203,7 +203,7 @@ def _flags(part: Part, name: str) -> list[int]:
     cells = [written(cell) or "0" for cell in _plain(part.table[name])]
     for row, cell in enumerate(cells):
         if cell not in FLAGS:
-            raise CourseError(f"{part.where(row)}: '{name}' is {cell[:40]}, and a label's own column has 0 or 1: correct it or leave it out")
+            raise CourseError(f"{part.where(row)}: '{name}' is {cell[:40]}, and a label's own column has 0 or 1: correct it")
     return [FLAGS[cell] for cell in cells]
 
 

@@ -79,7 +79,7 @@ def read(path: str | Path) -> list[Part]:
     try:
         parts = _folder(place) if place.is_dir() else _file(place)
     except OSError as error:
-        raise CourseError(f"{place.name} cannot be read ({error.strerror or first_line(error)}): check its rights or copy it again") from None
+        raise CourseError(f"{place.name} cannot be read ({error.strerror or first_line(error)}): copy it again") from None
     parts = [part for part in parts if part.table.num_rows]
     if not parts:
         raise CourseError(f"{place.name} has no rows: it needs a line of column names and lines below it")
@@ -257,7 +257,7 @@ def _encoding(name: str, raw: bytes) -> tuple[str, str]:
         byte, line = raw[error.start], len(re.findall(rb"\r\n|\r|\n", raw[: error.start])) + 1
     if not marked and (example := _western(raw)):
         return "cp1252", f"not in UTF-8, read as Western letters (cp1252), such as '{example}' in line {line}"
-    raise CourseError(f"{name}, line {line}: byte 0x{byte:02x} is neither {codec.upper()} nor a Western letter: save the file as 'CSV UTF-8'")
+    raise CourseError(f"{name}, line {line}: byte 0x{byte:02x} is neither {codec.upper()} nor a Western letter: save it as 'CSV UTF-8'")
 
 
 def _western(raw: bytes) -> str:

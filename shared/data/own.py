@@ -40,6 +40,7 @@ class Rows:
     splits: np.ndarray
     number: np.ndarray
     kind: str | None
+    used: str  # the file's columns, as a lesson is told them
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -117,10 +118,11 @@ def _complete_rows(name: str, parts: list[Part], chosen: dict[str, list[str]]) -
         taken.append(values)
     splits = np.array([split for part in parts for split in _splits_of(part, chosen)], dtype=object)
     values = {column: [value for one in taken for value in one[column]] for column in taken[0]}
-    rows = Rows(name, parts, values, splits, np.arange(len(splits)), kind)
+    used = " ".join(f"{column}={','.join(names)}" for column, names in chosen.items())
+    rows = Rows(name, parts, values, splits, np.arange(len(splits)), kind, used)
     if moved:
         rows.notes.append(f"{moved:,} answers did not stand at their answer_start; the nearest place in the context is taken")
-    _leave_out(rows, chosen)
+    _leave_out(rows)
     if kind:
         lists, rows.names = cells.numbered(rows.columns[kind], brought)
         rows.columns[kind] = lists if kind == "labels" else [row[0] for row in lists]
@@ -137,7 +139,7 @@ def _splits_of(part: Part, chosen: dict[str, list[str]]) -> list[str]:
     return [part.split] * part.table.num_rows
 
 
-def _leave_out(rows: Rows, chosen: dict[str, list[str]]) -> None:
+def _leave_out(rows: Rows) -> None:
     """Leave out, and note, splits without labels and rows without a text, a label or a sound answer; CourseError where that is most."""
     if rows.kind:  # the hidden test rows of a contest
         labelled = {split for split, value in zip(rows.splits, rows.columns[rows.kind], strict=True) if value}
@@ -154,9 +156,8 @@ def _leave_out(rows: Rows, chosen: dict[str, list[str]]) -> None:
         return
     first = [f"{rows.where(row)}: {lacks[row]}" for row in sorted(lacks)[:3]]
     if 2 * len(lacks) > len(rows.number):
-        used = " ".join(f"{column}={','.join(names)}" for column, names in chosen.items())
         most = f"{len(lacks):,} of {len(rows.number):,} rows"
-        raise CourseError(f"{first[0]}; so it is in {most}: fill them, or name other columns than {used}")
+        raise CourseError(f"{first[0]}; so it is in {most}: fill them, or name other columns than {rows.used}")
     rows.notes.append(f"left out {len(lacks):,} of {len(rows.number):,} rows: {'; '.join(first)}{'; ...' if len(lacks) > 3 else ''}")
     rows.keep(row for row in range(len(rows.number)) if row not in lacks)
 
@@ -166,18 +167,20 @@ def _check_size(rows: Rows, least: int) -> None:
     keys, train = rows.keys(), rows.splits == "train"
     if not rows.kind:
         if len(set(keys)) < LEAST_TEXTS:
-            raise CourseError(f"{rows.name}: {len(set(keys))} different texts in {len(keys)} rows, where {LEAST_TEXTS} are needed: add rows")
+            raise CourseError(f"{rows.name}: {len(set(keys))} different texts in {len(keys)} rows, and {LEAST_TEXTS} are needed: add rows")
         return
-    pairs = {(label, key, train[row]) for row, key in enumerate(keys) for label in rows.labels()[row]}
+    labelled = zip(keys, train, rows.labels(), strict=True)
+    pairs = {(label, key, training) for key, training, labels in labelled for label in labels}
     texts = Counter(label for label, _, training in pairs if training)
     used = sorted({label for label, _, _ in pairs}, key=lambda label: (texts[label], label))
     if len(texts) < 2:
         only = f"only the label '{rows.names[next(iter(texts))]}'" if texts else "no label"
-        raise CourseError(f"{rows.name}: {int(train.sum()):,} rows to train on have {only} in '{rows.kind}': two are needed, name another column")
+        have = f"the {int(train.sum()):,} rows to train on have {only}"
+        raise CourseError(f"{rows.name}: {have}, and two are needed: name other columns than {rows.used}, or other rows")
     rare = [f"'{rows.names[label]}' ({texts[label]:,})" for label in used if texts[label] < least]
     shown = f"{', '.join(rare[:4])}{', ...' if len(rare) > 4 else ''}"
     if rare and (rows.kind == "label" or len(set(keys)) < 2 * least):
-        cure = "add rows, put labels together or leave them out, or name another column"
+        cure = f"add rows, put labels together, or name other columns than {rows.used}"
         raise CourseError(f"{rows.name}: fewer than {least} different texts to train on for the label {shown}: {cure}")
     if rare:
         rows.notes.append(f"labels with few texts, which can hardly be learned: {shown}")
