@@ -18,6 +18,7 @@ from shared.course import session
 from shared.course.runtime import CourseError
 from shared.data import columns as cells
 from shared.data import files
+from tests.test_options import run
 
 LABELS = ["fruit", "bread", "fish"]
 TOPICS = {
@@ -111,7 +112,9 @@ def test_utf8_with_one_broken_byte_is_not_read_as_something_else(write):
 
 
 def test_western_letters_are_said_with_an_example(write, capsys):
-    data.from_file(write("my.csv", delimited([row | {"text": row["text"] + " Voilà l’été!"} for row in ROWS]).encode("cp1252")), text="", label="")
+    data.from_file(
+        write("my.csv", delimited([row | {"text": row["text"] + " Voilà l’été!"} for row in ROWS]).encode("cp1252")), text="", label=""
+    )
     assert "not in UTF-8, read as Western letters (cp1252), such as 'Voilà' in line 2" in capsys.readouterr().out
 
 
@@ -138,7 +141,20 @@ def test_odd_headers_and_ends_of_lines(write, before, after, changes):
 
 def test_cells_keep_what_stands_in_them(write):
     """Nothing is taken for a number, for nothing, or for a date."""
-    odd = ["007 is a number that no cell may lose", "NA", "None", "null", "N/A", "1e5", "2024-01-01", "True", "-", '""', "a\u2028b", "x" * 300_000]
+    odd = [
+        "007 is a number that no cell may lose",
+        "NA",
+        "None",
+        "null",
+        "N/A",
+        "1e5",
+        "2024-01-01",
+        "True",
+        "-",
+        '""',
+        "a\u2028b",
+        "x" * 300_000,
+    ]
     rows = ROWS + [{"text": text, "label": "fish"} for text in odd]
     found = named(data.from_file(write("my.csv", delimited(rows)), text="", label=""))
     assert {row["text"] for row in found} == {row["text"] for row in rows}
@@ -175,7 +191,10 @@ def test_a_missing_header(write, header, capsys):
         ("text,label\n", r"^my\.csv has no rows: it needs a line of column names and lines below it$"),
         ("text,label\na,b,c\n", r"^my\.csv, line 2 has 3 cells for 2 columns: put a text that holds the delimiter in double quotes$"),
         ("text,label\na,b\n\nc\n", r"^my\.csv, line 4 ends after 1 of 2 cells: write the others, or put a text with a line break"),
-        ('text,label\n"He said "no" today.",b\n', r'^my\.csv, line 2: .* expected after .*; write a double quote .* twice \(""\) and close each$'),
+        (
+            'text,label\n"He said "no" today.",b\n',
+            r'^my\.csv, line 2: .* expected after .*; write a double quote .* twice \(""\) and close each$',
+        ),
         ('text,label\na,b\n"two\nlines",c\n"open,d\ne,f\n', r"^my\.csv, line 5: a double quote is opened and never closed; "),
         ("text,label,label\n" + "a b,c,d\n" * 20, r"^my\.csv has 2 columns called 'label': rename all but the one that is meant$"),
         ("<!DOCTYPE html><html>", r"^my\.csv is a web page, not the file: download it again$"),
@@ -268,7 +287,7 @@ def test_the_content_tells_the_format(write, name):
         ("[1, 2, 3]", r"^my\.jsonl has no rows that are understood: write a list of objects"),
         ('"only a text"', r"^my\.jsonl has no rows that are understood"),
         ("{}", r"^my\.jsonl has no rows that are understood"),
-        ("[]", r"^my\.jsonl has no rows that are understood"),
+        ("[]", r"^my\.jsonl has no rows"),
         ("[" * 100_000, r"^my\.jsonl, line 1 is no valid JSON"),
     ],
 )
@@ -277,7 +296,13 @@ def test_json_that_is_none_is_refused(write, content, message):
 
 
 def test_json_lines_with_nulls_missing_keys_and_nan(write, capsys):
-    rows = [*ROWS, {"text": None, "label": "fish"}, {"label": "fish"}, {"text": "no label here at all"}, {"text": "nor here", "label": None}]
+    rows = [
+        *ROWS,
+        {"text": None, "label": "fish"},
+        {"label": "fish"},
+        {"text": "no label here at all"},
+        {"text": "nor here", "label": None},
+    ]
     content = lines(rows) + '{"text": "and not here", "label": NaN, "more": {"deep": [1, "x"]}}\n'
     assert named(data.from_file(write("my.jsonl", content), text="", label="")) == WANTED
     said = capsys.readouterr().out
@@ -285,7 +310,9 @@ def test_json_lines_with_nulls_missing_keys_and_nan(write, capsys):
 
 
 def test_values_of_several_types_in_one_column_are_read(write):
-    rows = [{"text": row["text"], "label": [1, "1", 1.0, True][at % 4] if row["label"] == "fish" else "other"} for at, row in enumerate(ROWS)]
+    rows = [
+        {"text": row["text"], "label": [1, "1", 1.0, True][at % 4] if row["label"] == "fish" else "other"} for at, row in enumerate(ROWS)
+    ]
     names = data.from_file(write("my.jsonl", lines(rows)), text="", label="", min_rows=1)["train"].features["label"].names
     assert names == ["1", "1.0", "other", "true"]
 
@@ -330,8 +357,12 @@ def workbook(**sheets) -> bytes:
 
 
 def test_excel_with_numbers_for_labels(write, capsys):
-    stars = pd.DataFrame({"review": [row["text"] for row in ROWS], "stars": [1.0 + at % 3 for at in range(36)], "when": pd.Timestamp("2024-01-01")})
-    found = data.from_file(write("reviews.xlsx", workbook(Notes=pd.DataFrame({"x": []}), Reviews=stars, Other=stars[:2])), text="review", label="stars")
+    stars = pd.DataFrame(
+        {"review": [row["text"] for row in ROWS], "stars": [1.0 + at % 3 for at in range(36)], "when": pd.Timestamp("2024-01-01")}
+    )
+    found = data.from_file(
+        write("reviews.xlsx", workbook(Notes=pd.DataFrame({"x": []}), Reviews=stars, Other=stars[:2])), text="review", label="stars"
+    )
     assert found["train"].features["label"].names == ["1", "2", "3"] and sum(map(len, found.values())) == 36
     assert "reviews.xlsx: 36 rows (Excel, sheet 'Reviews' of 2)" in capsys.readouterr().out
 
@@ -344,10 +375,10 @@ def test_excel_with_a_title_above_the_table_and_sheets_for_splits(write):
     assert len(found["test"]) == 6 and len(found["train"]) + len(found["validation"]) == 30
 
 
-def test_excel_names_the_row(write):
-    table = pd.DataFrame([*ROWS, {"text": " ", "label": "fish"}])
-    with pytest.raises(CourseError, match=r"^my\.xlsx: which column is 'text'\? There are text, label"):
-        data.from_file(write("x.xlsx", workbook(S=table)).rename(write("y", "").parent / "my.xlsx"), text="", label="", title="")
+def test_excel_names_the_row(write, capsys):
+    path = write("my.xlsx", workbook(S=pd.DataFrame([*ROWS, {"text": " ", "label": "fish"}])))
+    assert named(data.from_file(path, text="", label="")) == WANTED
+    assert "NOTE: left out 1 of 37 rows: my.xlsx, row 38: no text" in capsys.readouterr().out
 
 
 # ---------------------------------------------------------------- folders
@@ -421,7 +452,12 @@ def test_one_saved_dataset_is_divided(tmp_path):
 
 
 def test_the_hubs_card_names_the_labels(write, tmp_path):
-    card = {"features": [{"name": "text", "dtype": "string"}, {"name": "label", "dtype": {"class_label": {"names": {"0": "no", "1": "yes", "2": "?"}}}}]}
+    card = {
+        "features": [
+            {"name": "text", "dtype": "string"},
+            {"name": "label", "dtype": {"class_label": {"names": {"0": "no", "1": "yes", "2": "?"}}}},
+        ]
+    }
     write("my/README.md", f"---\ndataset_info: {json.dumps(card)}\n---\nA card\n")
     write("my/train.csv", delimited([row | {"label": LABELS.index(row["label"])} for row in ROWS]))
     found = data.from_file(tmp_path / "my", text="", label="")
@@ -506,22 +542,41 @@ def test_columns_of_their_own_for_one_label_each(write):
     found = data.from_file(write("my.csv", delimited(rows)), text="", label="is_fruit,is_bread,is_fish")
     assert {row["label"] for row in named(found) if "apples" in row["text"]} == {"is_fruit"}
     rows[4]["is_fruit"] = 1
-    refused(write("my.csv", delimited(rows)), r"^my\.csv, line 6 has the labels is_fruit, is_bread: keep one per row", text="", label="is_fruit,is_bread,is_fish")
+    refused(
+        write("my.csv", delimited(rows)),
+        r"^my\.csv, line 6 has the labels is_fruit, is_bread: keep one per row",
+        text="",
+        label="is_fruit,is_bread,is_fish",
+    )
     rows[4]["is_fruit"] = 3
-    refused(write("my.csv", delimited(rows)), r"^my\.csv, line 6: 'is_fruit' is 3, and a label's own column has 0 or 1", text="", label="is_fruit, is_bread")
+    refused(
+        write("my.csv", delimited(rows)),
+        r"^my\.csv, line 6: 'is_fruit' is 3, and a label's own column has 0 or 1",
+        text="",
+        label="is_fruit, is_bread",
+    )
 
 
 def test_more_than_one_label_where_one_is_wanted(write):
     rows = [*ROWS, {"text": "Bread and fish for all of them.", "label": ["bread", "fish"]}]
-    refused(write("my.jsonl", lines(rows)), r"^my\.jsonl, line 37 has the labels bread, fish: keep one per row; task-1/go-emotions takes several$")
-    refused(write("my.jsonl", lines([row | {"label": [[0, 5, "PER"]]} for row in ROWS])), r"^my\.jsonl, line 1: .* is no label, which is a name")
+    refused(
+        write("my.jsonl", lines(rows)),
+        r"^my\.jsonl, line 37 has the labels bread, fish: keep one per row; task-1/go-emotions takes several$",
+    )
+    refused(
+        write("my.jsonl", lines([row | {"label": [[0, 5, "PER"]]} for row in ROWS])), r"^my\.jsonl, line 1: .* is no label, which is a name"
+    )
 
 
 def test_odd_things_about_labels_are_noted(write, capsys):
-    rows = [*ROWS, *[row | {"label": row["label"].upper()} for row in ROWS if row["label"] == "fish"], {"text": ROWS[0]["text"].upper(), "label": "fish"}]
+    rows = [
+        *ROWS,
+        *[row | {"label": row["label"].upper()} for row in ROWS if row["label"] == "fish"],
+        {"text": ROWS[0]["text"].upper(), "label": "fish"},
+    ]
     data.from_file(write("my.csv", delimited(rows)), text="", label="")
     said = capsys.readouterr().out
-    assert "NOTE: labels that differ in capital letters alone: fish, FISH; are they the same?" in said
+    assert "NOTE: labels that differ in capital letters alone: FISH, fish; are they the same?" in said
     assert "NOTE: 13 texts stand there again with another label" in said
 
 
@@ -566,7 +621,10 @@ def test_one_hot_columns_are_guessed_and_rows_without_a_label_stay(write, capsys
     found = data.from_file(write("my.csv", delimited(rows)), text="", labels="")
     assert found["train"].features["labels"] == List(ClassLabel(names=["toxic", "rude", "threat"]))
     assert sum(map(len, found.values())) == 36 and [] in [row["labels"] for part in found.values() for row in part]
-    assert "columns: text = comment, labels = toxic + rude + threat (guessed; others are named with text=..., labels=...)" in capsys.readouterr().out
+    assert (
+        "columns: text = comment, labels = toxic + rude + threat (guessed; others are named with text=..., labels=...)"
+        in capsys.readouterr().out
+    )
 
 
 def test_lists_of_class_numbers_and_their_names(write):
@@ -591,24 +649,34 @@ def test_rare_labels_among_several_are_noted(write, capsys):
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"review": "text", "stars": "label"}, "columns: text = review, label = stars (guessed; others are named with text=..., label=...)"),
+        (
+            {"review": "text", "stars": "label"},
+            "columns: text = review, label = stars (guessed; others are named with text=..., label=...)",
+        ),
         ({"Text": "text", "LABEL": "label"}, "columns: text = Text, label = LABEL\n"),
         ({"what was said": "text", "kind of thing": "label"}, "text = what was said, label = kind of thing (guessed"),
         ({"content": "text", "labels": "label"}, "text = content, label = labels (guessed"),
     ],
 )
 def test_columns_are_guessed_where_it_is_plain_and_said(write, columns, said, capsys):
-    rows = [{name: row[mine] for name, mine in columns.items()} | {"id": f"b{n:04}", "day": f"2024-01-{n % 28 + 1:02}"} for n, row in enumerate(ROWS)]
+    rows = [
+        {name: row[mine] for name, mine in columns.items()} | {"id": f"b{n:04}", "day": f"2024-01-{n % 28 + 1:02}"}
+        for n, row in enumerate(ROWS)
+    ]
     assert named(data.from_file(write("my.csv", delimited(rows)), text="", label="")) == WANTED
     assert said in capsys.readouterr().out
 
 
 def test_where_it_is_not_plain_the_reader_is_asked(write):
-    rows = [{"one": row["text"], "two": row["text"] + " Indeed so.", "kind": row["label"], "shop": "ab"[n % 2]} for n, row in enumerate(ROWS)]
+    rows = [
+        {"one": row["text"], "two": row["text"] + " Indeed so.", "kind": row["label"], "shop": "ab"[n % 2]} for n, row in enumerate(ROWS)
+    ]
     path = write("my.csv", delimited(rows))
-    refused(path, r"^my\.csv: which column is 'label'\? There are one, two, kind, shop: name it with label=\.\.\. \(--set label=\.\.\. in a lesson\)$")
-    refused(path, r"^my\.csv: which column is 'text'\? There are one, two, kind, shop: name it", text="", label="kind")
-    refused(path, r"^unknown column of my\.csv for text 'ones': did you mean 'one'\? known are one, two, kind, shop$", text="ones", label="kind")
+    refused(path, r"^my\.csv: which column is 'text'\? It has one, two, kind, shop: name one with text=\.\.\. \(--set text=\.\.\.\)$")
+    refused(path, r"^my\.csv: which column is 'label'\? It has one, two, kind, shop: name one with label", text="one", label="")
+    refused(
+        path, r"^unknown column of my\.csv for text 'ones': did you mean 'one'\? known are one, two, kind, shop$", text="ones", label="kind"
+    )
     found = data.from_file(path, text="one,two", label="KIND")
     assert all(re.fullmatch(r"(.+) \1 Indeed so\.", row["text"]) for row in named(found))
 
@@ -634,11 +702,20 @@ def test_pairs_go_by_other_names_and_by_their_order(write):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row for row in ROWS if row["label"] == "fish"], r"have only the label 'fish', and two are needed: name other columns than label=label text=text"),
-        (ROWS[:18], r"^my\.csv: fewer than 8 different texts to train on for the label 'bread' \(6\), 'fish' \(6\), 'fruit' \(6\): add rows, put labels"),
+        (
+            [row for row in ROWS if row["label"] == "fish"],
+            r"have only the label 'fish', and two are needed: name other columns than text=text label=label, or",
+        ),
+        (
+            ROWS[:18],
+            r"^my\.csv: fewer than 8 different texts to train on for the label 'bread' \(6\), 'fish' \(6\), 'fruit' \(6\): add rows, put",
+        ),
         ([ROWS[0]] * 30 + ROWS, None),
         ([ROWS[0]] * 30 + [row for row in ROWS if row["label"] != "fruit"], r"for the label 'fruit' \(1\): add rows"),
-        ([row | {"label": ""} for row in ROWS[:20]] + ROWS[20:], r"^my\.csv, line 2: no label; so it is in 20 of 36 rows: fill them, or name other col"),
+        (
+            [row | {"label": ""} for row in ROWS[:20]] + ROWS[20:],
+            r"^my\.csv, line 2: no label; so it is in 20 of 36 rows: fill them, or name other col",
+        ),
     ],
     ids=["one label", "few", "copies", "copies of one text", "no labels"],
 )
@@ -651,7 +728,9 @@ def test_small_sets_are_refused_before_anything_is_trained(write, rows, message)
 
 
 def test_few_texts_without_labels(write):
-    refused(write("my.csv", delimited(PAIRS[:9])), r"^my\.csv: 9 different texts in 9 rows, and 10 are needed: add rows$", source="", target="")
+    refused(
+        write("my.csv", delimited(PAIRS[:9])), r"^my\.csv: 9 different texts in 9 rows, and 10 are needed: add rows$", source="", target=""
+    )
     refused(write("my.csv", delimited(PAIRS[:1] * 30)), r"^my\.csv: 1 different texts in 30 rows", source="", target="")
 
 
@@ -677,7 +756,9 @@ def test_made_splits_are_stratified_drawn_by_the_seed_and_keep_copies_together(w
     path = write("my.csv", delimited(rows))
     found, again, other = (data.from_file(path, text="", label="", seed=seed) for seed in (0, 0, 1))
     assert list(found) == ["train", "validation", "test"]
-    assert "splits: train " in (said := capsys.readouterr().out) and "drawn: test and validation, seed 0, copies of a text on one side" in said
+    assert (
+        "splits: train " in (said := capsys.readouterr().out) and "drawn: test and validation, seed 0, copies of a text on one side" in said
+    )
     texts = {split: {text.strip().lower() for text in part["text"]} for split, part in found.items()}
     assert not texts["train"] & texts["test"] and not texts["train"] & texts["validation"] and not texts["validation"] & texts["test"]
     for split, size in (("test", 2), ("validation", 1)):  # of the twelve different texts of each label
@@ -745,7 +826,13 @@ def articles(version: str, start: int = 0) -> dict:
     found = []
     for number, context in enumerate(PARAGRAPHS):
         name = re.search(r"Halm \d+", context)[0]
-        asked = [{"id": f"q{number}", "question": f"What was built in {name}?", "answers": [{"text": "a mill", "answer_start": context.index("a mill") + start}]}]
+        asked = [
+            {
+                "id": f"q{number}",
+                "question": f"What was built in {name}?",
+                "answers": [{"text": "a mill", "answer_start": context.index("a mill") + start}],
+            }
+        ]
         if version == "v2.0":
             asked[0]["is_impossible"] = False
             hopeless = {"id": f"n{number}", "question": "Who painted it?", "answers": [], "is_impossible": True}
@@ -774,7 +861,9 @@ def asked(path) -> dict[str, dict]:
 @pytest.mark.parametrize("version", ["1.1", "v2.0"])
 def test_squads_own_form(write, version, capsys):
     rows = asked(write("my.json", json.dumps(articles(version))))
-    assert len(rows) == (12 if version == "1.1" else 24) and rows["q3"]["title"] == "Halm, 3" and rows["q3"]["answers"]["text"] == ["a mill"]
+    assert (
+        len(rows) == (12 if version == "1.1" else 24) and rows["q3"]["title"] == "Halm, 3" and rows["q3"]["answers"]["text"] == ["a mill"]
+    )
     if version == "v2.0":
         assert rows["n3"]["answers"] == {"text": [], "answer_start": []}
         assert "questions without an answer: 12" in capsys.readouterr().out
@@ -810,9 +899,15 @@ def test_answers_in_all_their_forms(write, form, kind):
         assert row["answers"] == {"text": ["a mill"], "answer_start": [row["context"].index("a mill")]}
 
 
-@pytest.mark.parametrize("nothing", [None, "", [], [""], {"text": [], "answer_start": []}, {"text": [""], "answer_start": [-1]}, {"text": None, "answer_start": None}])
+@pytest.mark.parametrize(
+    "nothing",
+    [None, "", [], [""], {"text": [], "answer_start": []}, {"text": [""], "answer_start": [-1]}, {"text": None, "answer_start": None}],
+)
 def test_no_answer_in_all_its_forms(write, nothing):
-    rows = [{"question": f"Who, number {n}?", "context": context, "answers": nothing if n % 2 else FORMS["one object"](0)} for n, context in enumerate(PARAGRAPHS)]
+    rows = [
+        {"question": f"Who, number {n}?", "context": context, "answers": nothing if n % 2 else FORMS["one object"](0)}
+        for n, context in enumerate(PARAGRAPHS)
+    ]
     if not isinstance(nothing, dict):
         rows = [row if n % 2 else row | {"answers": ["a mill"] if isinstance(nothing, list) else "a mill"} for n, row in enumerate(rows)]
     else:
@@ -831,13 +926,25 @@ def test_wrong_places_are_corrected_and_said_and_foreign_answers_left_out(write,
     assert "NOTE: left out 1 of 12 rows: my.json, row 3: the answer 'a castle' does not stand in the context" in said
     for article in wrong["data"]:
         article["paragraphs"][0]["qas"][0]["answers"][0]["text"] = "a castle"
-    refused(write("my.json", json.dumps(wrong)), r"^my\.json, row 1: the answer 'a castle' .* in 12 of 12 rows: fill them", question="", context="", answers="")
+    refused(
+        write("my.json", json.dumps(wrong)),
+        r"^my\.json, row 1: the answer 'a castle' .* in 12 of 12 rows: fill them",
+        question="",
+        context="",
+        answers="",
+    )
 
 
 def test_squads_form_with_something_missing(write):
     wrong = articles("1.1")
     del wrong["data"][4]["paragraphs"][0]["qas"][0]["question"]
-    refused(write("my.json", json.dumps(wrong)), r"^my\.json: 'question' is missing: SQuAD's form is paragraphs", question="", context="", answers="")
+    refused(
+        write("my.json", json.dumps(wrong)),
+        r"^my\.json: 'question' is missing: SQuAD's form is paragraphs",
+        question="",
+        context="",
+        answers="",
+    )
 
 
 def test_a_place_among_several_is_the_nearest(write):
@@ -893,7 +1000,7 @@ def test_places_survive_rows_that_are_left_out(write, tmp_path):
     write("my/train.csv", delimited([{"text": "", "label": "fish"}, *ROWS[:30]]))
     write("my/test.csv", delimited([*ROWS[30:], {"text": "x", "label": ""}]))
     parts = files.read(tmp_path / "my")
-    assert [part.where(0) for part in parts] == ["test.csv, line 2", "train.csv, line 2"]
+    assert [part.where(0) for part in parts] == ["train.csv, line 2", "test.csv, line 2"]
     assert len(named(data.from_file(tmp_path / "my", text="", label=""))) == 36
 
 
@@ -901,3 +1008,68 @@ def test_numbers_keep_their_order_beyond_nine():
     lists, names = cells.numbered([["10"], ["9"], ["b"], ["A"]], [])
     assert names == ["9", "10", "A", "b"] and lists == [[1], [0], [3], [2]]
     assert cells.written(np.float64("nan")) is None and cells.written(2.0) == "2" and cells.written(" x\u200b") == "x"
+
+
+# ---------------------------------------------------------------- a lesson on a reader's file
+
+
+def reviews(rows: int = 48) -> list[dict]:
+    """Reviews with one to three stars, and what else a shop's export holds."""
+    words = {1: "broke after {} days and nobody answers my mail", 2: "is all right after {} days", 3: "délicieux, {} days of joy"}
+    return [
+        {"order": f"A-{n:05}", "review": f'The kettle {words[n % 3 + 1].format(n)}; "so it is".', "stars": n % 3 + 1} for n in range(rows)
+    ]
+
+
+def tickets(language: str, labels: int, each: int = 9) -> list[dict]:
+    """Tickets of many kinds, of which the first are the commonest."""
+    template = {"id": "Tiket nomor {}: mohon bantuan untuk urusan {} secepatnya", "zh": "请求{}号关于事情{}的帮助"}[language]
+    kinds = [kind for kind in range(labels) for _ in range(each + (labels - kind) // 4)]
+    return [
+        {"isi tiket": template.format(n, chr(0x4E00 + kind) if language == "zh" else f"jenis{kind}"), "kategori": f"jenis {kind:02}"}
+        for n, kind in enumerate(kinds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sets", "labels"),
+    [
+        ("reviews.csv", delimited(reviews(), ";", "\r\n").encode("cp1252"), ("text=review", "label=stars"), ["1", "2", "3"]),
+        pytest.param("tiket.jsonl", lines(tickets("id", 12)), (), [f"jenis {n:02}" for n in range(12)], marks=pytest.mark.slow),
+        pytest.param(
+            "工单.jsonl.gz",
+            gzip.compress(lines(tickets("zh", 40)).encode()),
+            (),
+            [f"jenis {n:02}" for n in range(40)],
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["three stars", "twelve unbalanced labels", "forty labels without spaces"],
+)
+def test_ag_news_runs_on_a_readers_file(write, tmp_path, name, content, sets, labels):
+    said, results = run("ag-news", tmp_path / "runs", f"data={write(name, content)}", "epochs=1", *sets)
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob("*_ag-news")
+    assert {part["source"] for part in results["data"].values()} == {f"file {name}"} and set(results["data"]) == {
+        "train",
+        "held_out",
+        "test",
+    }
+    assert [row["class"] for row in results["tables"]["classes"]] == labels
+    assert json.loads((folder / "model" / "config.json").read_text(encoding="utf8"))["id2label"] == {
+        str(n): label for n, label in enumerate(labels)
+    }
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data: sort your texts with an encoder\n") and f"from the file {name}" in page
+    assert not re.search("published|94.75|AG News|Contamination|written for this course", page)
+    assert len(list((folder / "plots").glob("*.png"))) == 3
+
+
+def test_ag_news_says_in_one_line_what_is_wrong_with_a_file(write, tmp_path):
+    said, results = run("ag-news", tmp_path / "runs", f"data={write('my.csv', delimited(ROWS[:12]))}")
+    assert results is None
+    assert re.search(
+        r"^FAILED  task-1/ag-news  in 2\. The data, .*: my\.csv: fewer than 8 different texts to train on for the label 'bread' \(4\)",
+        said,
+        re.MULTILINE,
+    )

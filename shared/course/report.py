@@ -539,8 +539,9 @@ def commit_run(lesson: Path, run: Path, notebook: Path) -> list[Path]:
     Raises CourseError for a run on a file of the reader's own, whose scores the lesson's pages are not about.
     """
     results = json.loads((run / "results.json").read_text(encoding="utf8"))
-    if results["config"].get("data") and "columns" in results["config"]:
-        raise CourseError(f"--commit publishes a lesson's run on its own data: leave out data={results['config']['data']}")
+    own_file = {"columns": {}, "data": ""} | results["config"]
+    if own_file["columns"] and own_file["data"]:
+        raise CourseError(f"--commit publishes a lesson's run on its own data: leave out data={own_file['data']}")
     profile = results["profile"]
     plots, fresh = lesson / "plots" / profile, lesson / "plots" / f"{profile}.new"
     shutil.rmtree(fresh, ignore_errors=True)

@@ -46,9 +46,15 @@ def choose(name: str, parts: list[Part], columns: dict[str, str]) -> tuple[dict[
     part = max(parts, key=lambda part: part.table.num_rows)
     chosen = {column: _named(part, column, told) for column, told in columns.items() if told}
     chosen |= _of_the_same_name(part, [column for column in columns if column not in chosen])
-    for column in sorted(columns, key=lambda column: column not in (*LABELS, "answers")):  # what is left over is a text
+    for guess in (_by_name, _by_look):
+        for column in sorted(columns, key=lambda column: column not in (*LABELS, "answers")):  # what is left over is a text
+            if column not in chosen:
+                chosen |= guess(part, column, columns, chosen)
+    for column in columns:
         if column not in chosen:
-            chosen[column] = _guess(name, part, column, columns, chosen)
+            there = ", ".join(part.table.column_names)
+            raise CourseError(f"{name}: which column is '{column}'? It has {there}: name one with {column}=... (--set {column}=...)")
+    chosen = {column: chosen[column] for column in columns}
     for one, other in itertools.product(itertools.chain(*chosen.values()), parts):
         there = other.table.column_names
         if one.lower() not in map(str.lower, there):
@@ -114,22 +120,31 @@ def _looks(part: Part, column: str) -> str:
     return "label" if few and max(map(len, different)) <= 100 else ""
 
 
-def _guess(name: str, part: Part, column: str, columns: dict[str, str], chosen: dict[str, list[str]]) -> list[str]:
-    """The only column of the file that a lesson's column can be, by its name or else by its look."""
-    free = {one: _looks(part, one) for one in part.table.column_names if [one] not in chosen.values()}
-    texts = [one for one in columns if one not in (*LABELS, "answers") and one not in chosen]
-    right = [one for one, look in free.items() if look and (look == "text") != (column not in texts)]
+def _free(part: Part, column: str, chosen: dict[str, list[str]]) -> dict[str, bool]:
+    """The columns that are still to be had, and whether each looks like one for the lesson's column."""
+    texts = column not in (*LABELS, "answers")
+    looks = {one: _looks(part, one) for one in part.table.column_names if [one] not in chosen.values()}
+    return {one: look == "text" if texts else look not in ("", "text") for one, look in looks.items()}
+
+
+def _by_name(part: Part, column: str, columns: dict[str, str], chosen: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The only column whose name goes for the same thing; of several, the only one that looks so."""
+    free = _free(part, column, chosen)
     named = [one for one in free if any({column, one.lower().rpartition(".")[2]} <= names for names in ALIKE)]
-    named = [one for one in named if one in right] or named
-    flags = [one for one in right if free[one] == "flag"]
-    if len(named) == 1:
-        return named
+    named = [one for one in named if free[one]] or named
+    return {column: named} if len(named) == 1 else {}
+
+
+def _by_look(part: Part, column: str, columns: dict[str, str], chosen: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The only column that looks so; as many texts as the lesson has left, in their order; the columns of 0 and 1 for several labels."""
+    right = [one for one, looks_so in _free(part, column, chosen).items() if looks_so]
+    texts = [one for one in columns if one not in (*LABELS, "answers", *chosen)]
+    if column in texts:
+        return {column: [right[texts.index(column)]]} if len(right) == len(texts) else {}
+    flags = [one for one in right if _looks(part, one) == "flag"]
     if column == "labels" and len(flags) > 1:
-        return flags
-    if len(right) == (len(texts) if column in texts else 1) and column != "answers":
-        return [right[texts.index(column) if column in texts else 0]]
-    there = ", ".join(part.table.column_names)
-    raise CourseError(f"{name}: which column is '{column}'? There are {there}: name it with {column}=... (--set {column}=... in a lesson)")
+        return {column: flags}
+    return {column: right} if column in LABELS and len(right) == 1 else {}
 
 
 # ---------------------------------------------------------------- texts

@@ -80,7 +80,7 @@ def read(path: str | Path) -> list[Part]:
         parts = _folder(place) if place.is_dir() else _file(place)
     except OSError as error:
         raise CourseError(f"{place.name} cannot be read ({error.strerror or first_line(error)}): copy it again") from None
-    parts = [part for part in parts if part.table.num_rows]
+    parts = sorted((part for part in parts if part.table.num_rows), key=lambda part: split_of(part.split) not in ("", "train"))
     if not parts:
         raise CourseError(f"{place.name} has no rows: it needs a line of column names and lines below it")
     return parts
@@ -279,6 +279,7 @@ class _Quotes(CourseError):
 
 def _csv(name: str, raw: bytes, encoding: str) -> Part:
     delimiter, skip = _delimiter(raw[:400_000].decode(encoding, "ignore"), name.lower())
+
     def table(quoting: int, said: str) -> Part:
         stream = io.TextIOWrapper(io.BytesIO(raw), encoding, newline="")
         part = _grid(name, _lines(name, stream, skip, delimiter=delimiter, quoting=quoting))
@@ -399,13 +400,13 @@ def _documents(name: str, found: Any) -> Iterator[tuple[str, Iterable[dict[str, 
     """(split, rows) of a list of objects, {"data": a list}, {"train": a list, ...}, {"text": [...], "label": [...]}."""
     found = found if isinstance(found, dict) else {"data": found}
     lists = {key: value for key, value in found.items() if _are_objects(value)}
-    columns = {key: list(value.values()) if isinstance(value, dict) else value for key, value in found.items()}
+    columns = {key: list(value.values()) if isinstance(value, dict) else value for key, value in found.items() if key != "data"}
     if lists and set(map(str.lower, lists)) <= set(SPLITS):
         for key, value in lists.items():
             yield SPLITS[key.lower()], _questions(name, value)
     elif len(lists) == 1 and _are_objects(rows := next(iter(lists.values()))):
         yield "", _questions(name, rows)
-    elif columns and all(isinstance(value, list) for value in columns.values()) and len(set(map(len, columns.values()))) == 1:
+    elif len(columns) > 1 and all(isinstance(value, list) for value in columns.values()) and len(set(map(len, columns.values()))) == 1:
         yield "", (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     else:
         raise CourseError(f'{name} has no rows that are understood: write a list of objects, an object a line, or {{"data": [...]}}')

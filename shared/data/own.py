@@ -236,7 +236,7 @@ def _drawn_splits(rows: Rows, seed: int) -> str:
         members = rng.permutation(groups[strata == stratum])
         for split in wanted if len(members) > len(wanted) else ():
             share, most = MADE[split]
-            size = max(1, round(len(members) * min(share, most / len(groups))))
+            size = max(1, round((strata == stratum).sum() * min(share, most / len(groups))))
             rows.splits[np.isin(group, members[:size])] = split
             members = members[size:]
     return f"; drawn: {' and '.join(wanted)}, seed {seed}, copies of a text on one side" if wanted else ""
