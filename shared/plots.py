@@ -45,22 +45,23 @@ def _short(names: list[str]) -> list[str]:
     return [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
 
 
-def _name_classes(axes, at: np.ndarray, names: list[str]) -> None:
-    """The names of the classes along the horizontal axis, upright where they would run into each other."""
+def _class_axis(names: list[str], middle: float = 0.0):
+    """A figure with the names of the classes along its horizontal axis, upright where they would run into each other."""
     names = _short(names)
     upright = sum(map(len, names)) > 70
-    axes.set_xticks(at, names, rotation=90 if upright else 0, fontsize=8 if len(names) > CROWD else None)
+    figure, axes = _figure(max(7.0, 0.22 * len(names)), 5.0 if upright else 3.6)
+    axes.set_xticks(np.arange(len(names)) + middle, names, rotation=90 if upright else 0, fontsize=8 if len(names) > CROWD else None)
+    return figure, axes
 
 
 def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     """Bars of rows per class, one group a split. `counts`: {split: [rows of class 0, ...]}."""
-    figure, axes = _figure(max(7.0, 0.22 * len(names)))
     width = 0.8 / len(counts)
+    figure, axes = _class_axis(names, width * (len(counts) - 1) / 2)
     for i, (split, values) in enumerate(counts.items()):
         bars = axes.bar(np.arange(len(names)) + i * width, values, width, label=split, color=[BLUE, ORANGE, GREEN][i % 3])
         if len(names) <= CROWD:
             axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
-    _name_classes(axes, np.arange(len(names)) + width * (len(counts) - 1) / 2, names)
     axes.set(ylabel="rows", title="Rows per class")
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
@@ -124,13 +125,12 @@ def confusion(matrix: np.ndarray, names: list[str]) -> Figure:
 
 def class_scores(table: list[dict]) -> Figure:
     """Precision, recall and F1 per class with their 95 % intervals."""
-    figure, axes = _figure(max(7.0, 0.22 * len(table)))
+    figure, axes = _class_axis([row["class"] for row in table])
     for i, (key, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
         values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in table]).T
         errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
         at = np.arange(len(table)) + (i - 1) * 0.18
         axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
-    _name_classes(axes, np.arange(len(table)), [row["class"] for row in table])
     axes.set(ylabel="score", title="Per class, with 95 % intervals")
     figure.legend(loc="outside lower center", ncols=3)
     return figure

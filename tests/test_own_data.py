@@ -94,6 +94,13 @@ def test_encodings_delimiters_and_line_ends_are_found_out(write, encoding, delim
     assert found["train"].features == {"text": Value("string"), "label": ClassLabel(names=sorted(LABELS))}
 
 
+@pytest.mark.parametrize("words", ["Voilà l’été", "20°C, 3×4", "Ünïcödé", "don´t", "US£5 at 10µm", "col·lecció", "créée", "rødgrød", "¿Qué?"])
+def test_western_words_are_western(write, words):
+    rows = [row | {"text": f"{words} {row['text']}"} for row in ROWS]
+    found = data.from_file(write("my.csv", delimited(rows).encode("cp1252")), text="", label="")
+    assert named(found) == sorted(rows, key=lambda row: row["text"])
+
+
 @pytest.mark.parametrize("encoding", ["cp1251", "gbk", "shift_jis", "iso8859-2", "koi8-r", "euc-kr"])
 def test_letters_of_another_alphabet_are_not_taken_for_western_ones(write, encoding):
     words = {
@@ -197,6 +204,7 @@ def test_a_missing_header(write, header, capsys):
         ),
         ('text,label\na,b\n"two\nlines",c\n"open,d\ne,f\n', r"^my\.csv, line 5: a double quote is opened and never closed; "),
         ("text,label,label\n" + "a b,c,d\n" * 20, r"^my\.csv has 2 columns called 'label': rename all but the one that is meant$"),
+        ("text,Label,label\n" + "a b,c,d\n" * 20, r"^my\.csv has 2 columns called '[Ll]abel': rename all but the one that is meant$"),
         ("<!DOCTYPE html><html>", r"^my\.csv is a web page, not the file: download it again$"),
         ("version https://git-lfs.github.com/spec/v1\noid", r"^my\.csv is a pointer of Git LFS, not the file: run `git lfs pull`"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1", r"^my\.csv is an Excel file of the old kind: save it as \.xlsx$"),
@@ -424,9 +432,12 @@ def test_several_tables_in_a_folder_and_other_columns_are_refused(write, tmp_pat
     for table in ("mnli", "rte"):
         write(f"two/{table}/train.csv", delimited())
     refused(tmp_path / "two", r"^two holds several tables \(mnli, rte\): give one of them, as two/rte$")
+    write("twice/train.csv", delimited())
+    write("twice/train.parquet", parquet())
+    refused(tmp_path / "twice", r"^twice has train\.csv and train\.parquet, perhaps the same rows: leave one of them there$")
     write("other/train.csv", delimited())
     write("other/test.csv", delimited([{"text": row["text"], "category": row["label"]} for row in ROWS]))
-    refused(tmp_path / "other", r"^test\.csv lacks the column 'label' of train\.csv, it has text, category: give all files the same$")
+    refused(tmp_path / "other", r"^test\.csv lacks the column 'label' of train\.csv, it has text, category: give all files the same, or ")
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["DatasetDict", "one folder a split"])

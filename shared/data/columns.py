@@ -57,10 +57,12 @@ def choose(name: str, parts: list[Part], columns: dict[str, str]) -> tuple[dict[
     chosen = {column: chosen[column] for column in columns}
     for one, other in itertools.product(itertools.chain(*chosen.values()), parts):
         there = other.table.column_names
-        if one.lower() not in map(str.lower, there):
-            raise CourseError(f"{other.name} lacks the column '{one}' of {part.name}, it has {', '.join(there)}: give all files the same")
-        if there.count(one) > 1:
-            raise CourseError(f"{other.name} has {there.count(one)} columns called '{one}': rename all but the one that is meant")
+        count = [name.lower() for name in there].count(one.lower())
+        if not count:
+            cure = f"give all files the same, or name {part.name} alone"
+            raise CourseError(f"{other.name} lacks the column '{one}' of {part.name}, it has {', '.join(there)}: {cure}")
+        if count > 1:
+            raise CourseError(f"{other.name} has {count} columns called '{one}': rename all but the one that is meant")
     words = ", ".join(f"{column} = {' + '.join(chosen[column])}" for column in columns)
     guessed = [column for column in columns if not columns[column] and chosen[column][0].lower() != column]
     return chosen, words + (f" (guessed; others are named with {'=..., '.join(guessed)}=...)" if guessed else "")

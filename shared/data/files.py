@@ -123,6 +123,9 @@ def _folder(place: Path) -> list[Part]:
     if not found:
         there = ", ".join(path.name for path in sorted(place.iterdir())[:4]) or "nothing"
         raise CourseError(f"{place.name} has no file of rows, only {there}: give a folder with files such as train.csv or train.parquet")
+    stems = Counter(path.with_name(path.name.split(".")[0]).as_posix() for path in found)
+    if twice := [path.name for path in found if stems[path.with_name(path.name.split(".")[0]).as_posix()] > 1]:
+        raise CourseError(f"{place.name} has {' and '.join(twice[:3])}, perhaps the same rows: leave one of them there")
     splits = [_split_of_file(path) for path in found]
     if len(tables := sorted({table for _, table in splits})) > 1:
         raise CourseError(f"{place.name} holds several tables ({', '.join(tables[:5])}): give one of them, as {place.name}/{tables[-1]}")
@@ -269,7 +272,7 @@ def _western(raw: bytes) -> str:
         words = re.findall(r"\S*[^\x00-\x7f]\S*", raw.decode("cp1252"))
     except UnicodeDecodeError:
         return ""
-    strange = sum(bool(re.search(r"[À-ÿŠŒŽšœžŸƒ]{3}|\w[¡-§©-¬¯-¶¸¹»-¿×÷]\w", word)) for word in words)
+    strange = sum(bool(re.search(r"[À-ÿŠŒŽšœžŸƒ]{3}|\w[¡¢¤¦§©-¬¯±-³¶¸¹»-¿]\w", word)) for word in words)
     return "" if re.search(rb"[\xc3-\xf4][\x80-\xbf]", raw) or 5 * strange > len(words) else words[0]
 
 

@@ -89,7 +89,7 @@ def from_file(path: str | Path, *, seed: int = 0, min_rows: int = 8, **columns: 
     Rows without a text or a label are left out, and said. Raises CourseError, in one line with file, row and cure, for what cannot be
     read, guessed or trained on.
     """
-    name, parts = Path(path).name, files.read(path)
+    name, parts = Path(path).resolve().name, files.read(path)
     session.note_own_file()
     chosen, said = cells.choose(name, parts, columns)
     rows = _complete_rows(name, parts, chosen)
