@@ -94,7 +94,7 @@ def test_encodings_delimiters_and_line_ends_are_found_out(write, encoding, delim
     assert found["train"].features == {"text": Value("string"), "label": ClassLabel(names=sorted(LABELS))}
 
 
-@pytest.mark.parametrize("words", ["Voilà l’été", "20°C, 3×4", "Ünïcödé", "don´t", "US£5 at 10µm", "col·lecció", "créée", "rødgrød", "¿Qué?"])
+@pytest.mark.parametrize("words", ["Voilà l’été", "20°C, 3×4", "Ünïcödé", "don´t", "US£5 at 10µm", "col·lecció", "créée", "rødgrød"])
 def test_western_words_are_western(write, words):
     rows = [row | {"text": f"{words} {row['text']}"} for row in ROWS]
     found = data.from_file(write("my.csv", delimited(rows).encode("cp1252")), text="", label="")
@@ -1018,6 +1018,7 @@ def test_places_survive_rows_that_are_left_out(write, tmp_path):
 def test_numbers_keep_their_order_beyond_nine():
     lists, names = cells.numbered([["10"], ["9"], ["b"], ["A"]], [])
     assert names == ["9", "10", "A", "b"] and lists == [[1], [0], [3], [2]]
+    assert cells.numbered([["part 10"], ["part 2"], ["Part 1"]], [])[1] == ["Part 1", "part 2", "part 10"]
     assert cells.written(np.float64("nan")) is None and cells.written(2.0) == "2" and cells.written(" x\u200b") == "x"
 
 

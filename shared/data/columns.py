@@ -274,8 +274,9 @@ def numbered(lists: list[list[str]], brought: list[list[str]]) -> tuple[list[lis
 
 
 def _order(name: str) -> tuple:
-    """Numbers by their size, then names by the alphabet."""
-    return (0, float(name), name) if NUMBER.fullmatch(name) else (1, name.casefold(), name)
+    """Numbers by their size, then names by the alphabet, "part 2" before "part 10"."""
+    parts = [int(part) if at % 2 else part for at, part in enumerate(re.split(r"([0-9]+)", name.casefold()))]
+    return (0, float(name), name) if NUMBER.fullmatch(name) else (1, parts, name)
 
 
 # ---------------------------------------------------------------- answers

@@ -60,13 +60,13 @@ class Rows:
         """The label numbers of each row."""
         return self.columns[self.kind] if self.kind == "labels" else [[label] for label in self.columns[self.kind]]
 
-    def keys(self, whole: bool = False) -> list[str]:
-        """What makes two rows copies of each other: the first text, or the context; or all texts. Case and white space do not count."""
+    def keys(self, whole: bool = False) -> list[int]:
+        """Equal numbers for copies: rows with the same first text, or context; or all texts. Case and white space do not count."""
         texts = [column for column in self.columns if column != self.kind]
         if "answers" in self.columns:
             texts = ["context", "question"]
         texts = texts if whole else texts[:1]
-        return [" ".join(" ".join(row).casefold().split()) for row in zip(*(self.columns[text] for text in texts), strict=True)]
+        return [hash(" ".join(" ".join(row).casefold().split())) for row in zip(*(self.columns[text] for text in texts), strict=True)]
 
 
 def from_file(path: str | Path, *, seed: int = 0, min_rows: int = 8, **columns: str) -> DatasetDict:
@@ -225,9 +225,9 @@ def _given_splits(rows: Rows) -> str:
 def _drawn_splits(rows: Rows, seed: int) -> str:
     """Move texts, with all their copies, from train to the splits that are missing: of each label its share. Returns words."""
     wanted = [split for split in MADE if split not in rows.splits]
-    keys = [key if split == "train" else "" for key, split in zip(rows.keys(), rows.splits, strict=True)]
-    order = {key: number for number, key in enumerate(dict.fromkeys(keys)) if key}
-    group = np.array([order.get(key, -1) for key in keys])
+    keys, train = np.array(rows.keys()), rows.splits == "train"
+    order = {key: number for number, key in enumerate(dict.fromkeys(keys[train].tolist()))}  # the order of the rows, not of the hashes
+    group = np.array([order[key] if training else -1 for key, training in zip(keys.tolist(), train, strict=True)])
     groups, first = np.unique(group, return_index=True)
     groups, first = groups[groups >= 0], first[groups >= 0]
     strata = _strata(rows)[first]
