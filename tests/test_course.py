@@ -158,6 +158,22 @@ def test_a_part_whose_record_finds_the_disk_full_can_be_done_again(run, monkeypa
     assert course.once(run.part("a"), lambda: [0.25]) == [0.25]
 
 
+def test_a_training_starts_from_a_run_by_its_name_and_from_the_same_encoder_alone(run):
+    BertForSequenceClassification(BertConfig(num_labels=3, **SIZES)).save_pretrained(run.model)
+    other = BertForSequenceClassification(BertConfig(num_labels=3, **(SIZES | {"vocab_size": 60})))
+    other.save_pretrained(run.path / "other")
+    known = {"model": run.name, "data": None, "rows": None, "accuracy": None}
+    assert course.start_from(run.name, like=str(run.model)) == (str(run.model), known)
+    results = {"config": {"train_data": "course/nli_mix"}, "data": {"train": {"rows": 7}}, "metrics": {"accuracy": {"value": 0.5}}}
+    (run.path / "results.json").write_text(json.dumps(results))
+    assert course.start_from(run.name, like=str(run.model))[1] == known | {"data": "course/nli_mix", "rows": 7, "accuracy": 0.5}
+    assert course.start_from(str(run.model), like=str(run.model)) == (str(run.model), known | {"model": str(run.model)})
+    with pytest.raises(CourseError, match=rf"^{run.name} cannot stand in for .*: its vocab_size is 50, not 60; name a model with the same"):
+        course.start_from(run.name, like=str(run.path / "other"))
+    with pytest.raises(CourseError, match=r"^there is no run 'no-such-run' with a model: `ls "):
+        course.start_from("no-such-run", like=str(run.model))
+
+
 def test_precision_flags_follow_model_and_device(monkeypatch, capsys):
     monkeypatch.setenv("COURSE_PRECISION", "bf16")
     others = {"average_tokens_across_devices": False}

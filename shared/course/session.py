@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.course import runtime, standin
-from shared.course.runtime import RunFolder
+from shared.course.runtime import CourseError, RunFolder
 from shared.course.settings import Settings
 
 SOURCE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]+)/")  # how `datasets` notes where a split's file came from
@@ -87,6 +87,38 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
     }
+
+
+ALIKE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")  # of two models with the same encoder
+
+
+def start_from(name: str, like: str) -> tuple[str, dict[str, Any]]:
+    """A model to start a training from: (what `from_pretrained` takes, what is known of its own training).
+
+    Args:
+        name: a model of the Hub, a folder, or a run of this course by its name, whose saved model is meant.
+        like: the model whose encoder it has to have.
+
+    The second is {'model': name, 'data', 'rows', 'accuracy'}, the training data, its rows and the score that a run's results name, each
+    None where nothing says it. Raises CourseError for a run that isn't there, and where the two encoders differ.
+    """
+    from transformers import AutoConfig
+
+    run = runtime.outputs_root() / name
+    checkpoint = str(run / "model") if (run / "model").is_dir() else name
+    if "/" not in checkpoint and not Path(checkpoint).is_dir():  # the Hub's names have an owner
+        raise CourseError(f"there is no run '{name}' with a model: `ls {runtime.outputs_root().name}` shows the runs there are")
+    configs = [AutoConfig.from_pretrained(model) for model in (checkpoint, like)]
+    for key in ALIKE:
+        there, wanted = (getattr(config, key, None) for config in configs)
+        if there != wanted:
+            raise CourseError(f"{name} cannot stand in for {like}: its {key} is {there}, not {wanted}; name a model with the same encoder")
+    known = {"model": name, "data": None, "rows": None, "accuracy": None}
+    if (run / "results.json").is_file():
+        made = json.loads((run / "results.json").read_text(encoding="utf8"))
+        accuracy = made["metrics"].get("accuracy", {}).get("value")
+        known |= {"data": made["config"].get("train_data"), "rows": made["data"]["train"]["rows"], "accuracy": accuracy}
+    return checkpoint, known
 
 
 def once(part: RunFolder, work: Callable[[], Any]) -> Any:
