@@ -1,7 +1,7 @@
 # make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=laptop takes the Hub's data)
 # make test   set up, run every notebook and every quick test
 # make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
-# make bench  speed ratios, measured side by side (COURSE_DATA=folder adds the accuracy comparison)
+# make bench  speed ratios, measured side by side (COURSE_DATA=folder takes its rows)
 PYTHON ?= python3
 VENV ?= .venv
 LESSONS ?=
@@ -43,7 +43,7 @@ test-slow: $(VENV)/.installed-offline
 	$(PY) -m pytest -m slow tests
 
 bench: $(VENV)/.installed-offline
-	$(PY) -m tests.bench $(if $(COURSE_DATA),--accuracy)
+	$(PY) -m tests.bench
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

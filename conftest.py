@@ -6,6 +6,7 @@ Training is in fp32 unless COURSE_PRECISION says otherwise, so that a test means
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -22,6 +23,11 @@ os.environ |= {
     "CUDA_VISIBLE_DEVICES": "",  # the tests mean the CPU wherever they run
     "OMP_NUM_THREADS": "1",  # one worker a core already; tiny models gain nothing from threads
 }
+
+if sys.platform == "darwin":  # likewise; no variable hides a Mac's GPU
+    import torch
+
+    torch.backends.mps.is_available = lambda: False
 
 standin.start("tiny")  # the Hub of this session, its workers and their kernels; before a library of the Hub is imported
 SERVER = pytest.StashKey[contextlib.ExitStack]()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +118,36 @@ def drop_overlap(train: Dataset, test: Dataset, column: str, tail: int = 60) -> 
 def _ending(text: str, size: int) -> str | None:
     letters = "".join(character for character in text.lower() if character.isalnum())
     return letters[-size:] if len(letters) >= size else None
+
+
+# Thai and Lao, Burmese, Khmer, Japanese kana, Chinese characters: scripts that set no spaces between words
+SPACELESS = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+
+
+def without_spaces(texts: Iterable[str], look_at: int = 1_000) -> bool:
+    """True where most texts (of the first `look_at`) have no spaces between their words.
+
+    That is a text of which more than half of the letters belong to such a script, or one of more than 20 letters without a space.
+    """
+    looked = [text for text in itertools.islice(texts, look_at) if text.strip()]
+    found = [(len(text) > 20 and len(text.split()) == 1) or 2 * len(SPACELESS.findall(text)) > _letters(text) for text in looked]
+    return 2 * sum(found) > len(looked)
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def analyzer(texts: Iterable[str]) -> str:
+    """What scikit-learn's `TfidfVectorizer(analyzer=...)` should count: "word", or "char_wb", characters, where texts have no spaces.
+
+    It looks for words between spaces and punctuation, so a Chinese or Thai sentence would be one word, which no other text has.
+    A line says so where characters are counted.
+    """
+    if not without_spaces(texts):
+        return "word"
+    print("NOTE: most texts have no spaces between words, as in Chinese or Thai; the baseline counts characters.")
+    return "char_wb"
 
 
 def count_cut(encoded: BatchEncoding, max_length: int) -> int:

@@ -123,13 +123,34 @@ def add_adapters(
 
     4-bit weights are prepared first (`prepare_model_for_kbit_training`): what is not quantised becomes float32, and with
     `checkpointing` activations are computed twice instead of kept. At the start the adapters change nothing: B is zero.
-    The model is changed in place; `model.unload()` of the result gives it back.
+    The model is changed in place; `model.unload()` of the result gives it back. Adapters that it has already, as where a cell is
+    run twice, are taken off first, and a line says so.
     """
     from peft import get_peft_model
 
-    model = prepared(model, checkpointing)
+    model = prepared(without_adapters(model), checkpointing)
     torch.manual_seed(seed)
     return get_peft_model(model, lora_config(model, rank, alpha, dropout))
+
+
+def without_adapters(model: torch.nn.Module) -> PreTrainedModel:
+    """The model that adapters were added to, without them; one that has none is returned as it is.
+
+    peft changes the model in place, so that a second call finds no linear layers to adapt, only those with adapters.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper  # around a fresh head, which is trained whole
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    adapted = [pair for pair in base.named_modules() if isinstance(pair[1], BaseTunerLayer | AuxiliaryTrainingWrapper)]
+    for name, layer in adapted:
+        parent, _, attribute = name.rpartition(".")
+        own = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer.original_module
+        setattr(base.get_submodule(parent), attribute, own)
+    if adapted:
+        vars(base).pop("peft_config", None)
+        print("NOTE: the model had adapters already; they are taken off, and it gets new ones.")
+    return base
 
 
 def prepared(model: PreTrainedModel, checkpointing: bool = False) -> PreTrainedModel:
@@ -227,7 +248,7 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     def write() -> None:
         with runtime.whole_folder(folder, "adapter_config.json") as place:
             model.save_pretrained(place, save_embedding_layers=False)  # they are the base model's own
-            (place / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8")
+            (place / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8", newline="\n")
             tokenizer.save_pretrained(place)
 
     with runtime.writing(folder.name):
@@ -236,7 +257,7 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
 
 
 def load_adapter(model: PreTrainedModel, folder: Path, card: dict[str, Any], *, trainable: bool = False) -> PeftModel:
-    """The adapters of `folder` on their base model, in evaluation mode. Changes `model` in place.
+    """The adapters of `folder` on their base model, in evaluation mode. Changes `model` in place; adapters that it has give way.
 
     Raises CourseError where there are none and where they were trained on another model.
     """
@@ -253,7 +274,7 @@ def load_adapter(model: PreTrainedModel, folder: Path, card: dict[str, Any], *, 
                 f"{here.get(differs)}): load {wanted.get('id', 'that model')} first"
             )
     try:
-        return PeftModel.from_pretrained(model, str(folder), is_trainable=trainable).eval()
+        return PeftModel.from_pretrained(without_adapters(model), str(folder), is_trainable=trainable).eval()
     except (RuntimeError, ValueError) as error:  # shapes or layer names that do not fit
         reason = str(error).splitlines()[0][:100]
         raise CourseError(f"the adapter in {folder.name} does not fit this model ({reason}): load its own") from None

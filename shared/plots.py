@@ -11,6 +11,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from shared.course.runtime import replace
+
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
 
@@ -29,7 +31,7 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     temporary = folder / f".{path.name}.{os.getpid()}"
     try:
         figure.savefig(temporary, dpi=100, format="png")
-        temporary.replace(path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -108,7 +110,7 @@ def class_scores(table: list[dict]) -> Figure:
         at = np.arange(len(table)) + (i - 1) * 0.18
         axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
     axes.set_xticks(np.arange(len(table)), [row["class"] for row in table])
-    axes.set(ylabel="score", title="Per class, with 95 % bootstrap intervals")
+    axes.set(ylabel="score", title="Per class, with 95 % intervals")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 

@@ -1,4 +1,4 @@
-"""The question-answering part of `make bench`: shared.qa against the loops that most notebooks use, side by side.
+"""The question-answering part of `make bench`: what windows and labels cost by the library's own call, and span decoding.
 
 Both loops are written from their definition: a label is found by walking from the window's first and last context token
 inwards; an answer by pairing the n best starts with the n best ends of each window of a question.
@@ -6,40 +6,69 @@ inwards; an answer by pairing the n best starts with the n best ends of each win
 
 from __future__ import annotations
 
-import os
-import time
 from collections import defaultdict
+from typing import Any, NamedTuple
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, load_dataset
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from shared import qa
-from shared.legacy import data, models
+from shared import data, qa
+from shared.course import runtime, standin
+from tests.bench_timing import Ratio, ratio, side_by_side
 
+MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 LENGTH, STRIDE, N_BEST, LONGEST = 384, 128, 20, 30
 
 
-def questions(rows: int) -> Dataset:
-    """Real questions where COURSE_DATA names a folder, else the bundled ones repeated (few paragraphs, which favours shared.qa)."""
-    if os.environ.get("COURSE_DATA"):
-        return data.load_split("squad", "train", rows)
-    bundled = data.bundled_split("squad", "train")
-    return bundled.select(np.arange(rows) % len(bundled))
+class Features(NamedTuple):
+    """Windows and labels of some questions: time of the usual function over that of `qa.train_features`, the same values from both."""
+
+    data: str
+    questions: int
+    paragraphs: int
+    usual: Ratio  # each window as long as its text
+    padded: Ratio  # each window padded to the limit, as the Hugging Face course does it
 
 
-def call(tokenizer, batch, **more) -> dict:
-    """The bare call: windows with offsets."""
+def load_tokenizer() -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(MODEL)
+
+
+def samples(rows: int) -> dict[str, Dataset]:
+    """Questions by where they come from: the bundled ones as they are, and others where the setup found them, drawn in two ways.
+
+    The more questions share a paragraph, the more `shared.qa` saves, as it tokenises a paragraph once: a draw at random, as the lesson
+    makes it, takes few questions of each.
+    """
+    found = {"the course's bundled rows": data.bundled_split("squad", "train")}
+    if (place := standin.start(runtime.profile()).rows) != "bundled":
+        whole = load_dataset("rajpurkar/squad", split="train")
+        name = "squad/train of the Hub" if place == "hub" else "squad/train of COURSE_DATA"
+        found[f"{name}, drawn at random"] = data.subsample(whole, rows, seed=0)
+        found[f"{name}, the first rows"] = whole.select(range(min(rows, len(whole))))
+    return found
+
+
+# ---------------------------------------------------------------- windows and labels
+
+
+def call(tokenizer: PreTrainedTokenizerBase, batch: dict[str, list], **more: Any) -> Any:
+    """The library's own call: windows with offsets."""
     return tokenizer(
         [question.lstrip() for question in batch["question"]], batch["context"], truncation="only_second", max_length=LENGTH,
         stride=STRIDE, return_overflowing_tokens=True, return_offsets_mapping=True, **more,
-    )
+    )  # fmt: skip
 
 
-def usual_features(rows: Dataset, tokenizer) -> Dataset:
-    """Windows and labels by a Python loop over windows and tokens, inside `datasets.map`; padded, as the usual loop's are."""
+def usual_features(rows: Dataset, tokenizer: PreTrainedTokenizerBase, padding: bool | str = False) -> Dataset:
+    """The usual function of notebooks and of the Hugging Face course: the library's call inside `map`, labels from its offsets.
+
+    A Python loop walks over the windows and their tokens. padding: "max_length" in the Hugging Face course.
+    """
 
     def prepare(batch):
-        tokens = call(tokenizer, batch, padding="max_length")
+        tokens = call(tokenizer, batch, padding=padding)
         samples, offsets = tokens.pop("overflow_to_sample_mapping"), tokens.pop("offset_mapping")
         starts, ends = [], []
         for window, spans in enumerate(offsets):
@@ -64,6 +93,35 @@ def usual_features(rows: Dataset, tokenizer) -> Dataset:
         return dict(tokens) | {"start_positions": starts, "end_positions": ends}
 
     return rows.map(prepare, batched=True, remove_columns=rows.column_names, load_from_cache_file=False)
+
+
+def values(features: Dataset) -> dict[str, list]:
+    """All columns as lists, each window without its padding on the right."""
+    mask = features["attention_mask"][:]
+    found = {}
+    for name in sorted(features.column_names):
+        column = features[name][:]
+        listed = isinstance(column[0], list)
+        found[name] = [row[: sum(own)] for row, own in zip(column, mask, strict=True)] if listed else column
+    return found
+
+
+def features(name: str, rows: Dataset, tokenizer: PreTrainedTokenizerBase, rounds: int = 3, repeat: int = 1) -> Features:
+    """What the usual function takes beside `qa.train_features` on rows whose answers stand where they should."""
+    rows = qa.sound_rows(rows, skip_bad_answers=True, tokenizer=tokenizer)
+    ways = {
+        "ours": lambda: qa.train_features(rows, tokenizer, LENGTH, STRIDE),
+        "usual": lambda: usual_features(rows, tokenizer),
+        "padded": lambda: usual_features(rows, tokenizer, "max_length"),
+    }
+    seconds, results = side_by_side(ways, rounds, repeat)
+    ours = values(results["ours"])
+    assert ours == values(results["usual"]) == values(results["padded"]), "the features differ"
+    against = {way: ratio(seconds[way], seconds["ours"]) for way in ("usual", "padded")}
+    return Features(name, len(rows), len(set(rows["context"])), **against)
+
+
+# ---------------------------------------------------------------- decoding
 
 
 def usual_answers(rows: Dataset, tokens: dict, start: np.ndarray, end: np.ndarray) -> list[str]:
@@ -117,37 +175,17 @@ def readers_logits(windows: qa.Windows, seed: int = 0) -> tuple[np.ndarray, np.n
     return made[0], made[1]
 
 
-def compare(rows: int = 5_000) -> dict[str, float]:
-    """Ratios: features against the bare call, the usual loop against our features, the usual decoding against ours."""
-    dataset = questions(rows)
-    _, tokenizer, _ = models.load_encoder("minilm", "pretrained", None, head="spans")
-    batch, seconds = dataset[:], {}
-    source = "rows of COURSE_DATA" if os.environ.get("COURSE_DATA") else "the bundled rows, repeated"
-    print(f"question answering on {len(dataset):,} questions about {len(set(batch['context'])):,} paragraphs: {source}")
-
-    def timed(name, work):
-        """The result; its time is the best of three, as the first also pays for memory that later ones find."""
-        for _ in range(3):
-            started = time.perf_counter()
-            result = work()
-            seconds[name] = min(seconds.get(name, np.inf), time.perf_counter() - started)
-        return result
-
-    tokens = timed("call", lambda: call(tokenizer, batch))
-    features = timed("features", lambda: qa.train_features(dataset, tokenizer, LENGTH, STRIDE))
-    usual = timed("usual features", lambda: usual_features(dataset, tokenizer))
-    own = (ids[:sum(mask)] for ids, mask in zip(usual["input_ids"], usual["attention_mask"], strict=True))
-    assert features["input_ids"][:] == list(own) and features["start_positions"][:] == usual["start_positions"][:]
-    windows = qa.eval_features(dataset, tokenizer, LENGTH, STRIDE)
+def decoding(rows: Dataset, tokenizer: PreTrainedTokenizerBase, rounds: int = 3) -> Ratio:
+    """Time of the usual loops over that of `qa.decode_spans`, n-best lists on both sides; the answers are the same."""
+    tokens, windows = call(tokenizer, rows[:]), qa.eval_features(rows, tokenizer, LENGTH, STRIDE)
     logits = readers_logits(windows)
     for window, spans in enumerate(tokens["offset_mapping"]):  # as such notebooks keep them: no offsets outside the context
         sides = tokens.sequence_ids(window)
         tokens["offset_mapping"][window] = [span if side == 1 else None for span, side in zip(spans, sides, strict=True)]
-    answers = timed("decoding", lambda: qa.decode_spans(windows, *logits, N_BEST, LONGEST).texts)
-    by_loop = timed("usual decoding", lambda: usual_answers(dataset, tokens, *logits))
-    assert answers == by_loop, "the two decoders differ"
-    return {
-        "features": seconds["features"] / seconds["call"],
-        "usual features": seconds["usual features"] / seconds["features"],
-        "decoding": seconds["usual decoding"] / seconds["decoding"],
+    ways = {
+        "ours": lambda: qa.decode_spans(windows, *logits, N_BEST, LONGEST).texts,
+        "usual": lambda: usual_answers(rows, tokens, *logits),
     }
+    seconds, results = side_by_side(ways, rounds)
+    assert results["ours"] == results["usual"], "the two decoders differ"
+    return ratio(seconds["usual"], seconds["ours"])

@@ -5,15 +5,17 @@ import json
 import os
 import signal
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, Trainer, TrainerCallback, TrainingArguments
 
 from shared import course
 from shared.course import runtime, session
 from shared.course import training as module
-from shared.course.runtime import CourseError, RunFolder
+from shared.course.runtime import ROOT, CourseError, RunFolder
 from tests.tiny_training import BERT, config
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "vocab_size": 50}
@@ -198,6 +200,36 @@ def test_a_process_shows_itself_one_gpu(monkeypatch, visible, processes, started
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started)
     session._take_one_gpu()
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == found
+
+
+def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypatch):
+    from shared.course import report, standin
+    from shared.course.settings import Settings
+
+    monkeypatch.setattr(session, "_standing", standin.Standing(["laptop", "bundled"], "", "bundled", "packaged"))
+    values = {"model": "course/small-t5", "second": "course/other", "seed": 0, "resume": ""}
+    changed = {"model": ("google-t5/t5-small", "course/small-t5", "profile laptop"), "second": ("a/b", "course/other", "profile laptop")}
+    cfg = Settings("task-1/ag-news", "laptop", values, {}, changed)
+    trainer = lesson(run)
+    trainer.state.log_history = [{"step": 1, "loss": 1.0}]
+    timed = {"steps": 1, "of": 1, "seconds": 1.0, "peak_memory_mb": 1.0}
+    (run.logs / "timed.json").write_text(json.dumps(timed), encoding="utf8")
+    rows, metrics = Dataset.from_dict({"text": ["a"]}), {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    results = course.save_results(
+        run, cfg, trainer, splits={"train": rows, "test": rows}, metrics=metrics, baselines={"chance": {"accuracy": 0.25}}
+    )
+    assert results["model"]["id"] == "course/small-t5 (packaged), stands in for google-t5/t5-small"
+    assert results["model"]["stands_in_for"] == "google-t5/t5-small"
+    assert results["config"]["stands_in_for"] == {"model": "google-t5/t5-small", "second": "a/b"}
+    assert json.loads((run.path / "results.json").read_text())["model"] == results["model"]
+    jsonschema.validate(results, json.loads((ROOT / "tests" / "results.schema.json").read_text(encoding="utf8")))
+    folder = run.path / "task-1" / "ag-news"
+    folder.mkdir(parents=True)
+    head = '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "" %}'
+    (folder / "report.md.j2").write_text(head, encoding="utf8")
+    assert "| small-t5 (packaged), stands in for google-t5/t5-small |" in report.headline_row(folder, results, run.path)
+    plain = session.model_card(Settings("task-1/ag-news", "laptop", values | {"model": "google-t5/t5-small"}), trainer.model)
+    assert plain["id"] == "google-t5/t5-small (packaged)" and "stands_in_for" not in plain
 
 
 def test_texts_of_others_are_withheld_where_outputs_are_published(monkeypatch):

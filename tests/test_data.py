@@ -1,6 +1,7 @@
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import threading
@@ -13,10 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import ClassLabel, Dataset
+from datasets import ClassLabel, Dataset, Features
 from transformers import DataCollatorWithPadding
 
-from shared.course import runtime
+from shared import data as shared_data
+from shared.course import runtime, standin
+from shared.course.rows import DATA_SETS
 from shared.course.runtime import CourseError
 from shared.legacy import data, models
 from shared.legacy.data import choose_source, excerpt, fingerprint, hold_out, load_split, stratified_sizes, subsample
@@ -32,7 +35,7 @@ def plain_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COURSE_PROFILE", "tiny")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(runtime, "_ANSWERED", set())
+    monkeypatch.setattr(standin, "_answered", set())
 
 
 def described(labels, texts=None, source="folder", split="train") -> Dataset:
@@ -111,7 +114,7 @@ def test_bundled_ag_news_has_balanced_unique_rows_in_the_hubs_schema():
     assert train.column_names == ["text", "label"]
     texts = [*train["text"], *test["text"]]
     assert len(set(texts)) == 184
-    assert len({data._ending(text, 60) for text in texts}) == 184
+    assert len({shared_data._ending(text, 60) for text in texts}) == 184
 
 
 BUNDLED_SPLITS = {
@@ -133,38 +136,40 @@ def test_every_bundled_data_set_is_counted_here():
 
 @pytest.fixture(scope="module")
 def all_bundled():
-    """{name: {split: rows}} of the classification lessons after ag_news, read by `load_split` from the bundled files."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COURSE_DATA", "bundled")
-        return {name: {split: load_split(name, split) for split in splits} for name, splits in BUNDLED_SPLITS.items()}
+    """{name: {split: rows}} of the data sets after ag_news, as a lesson gets the course's own rows."""
+    return {name: {split: shared_data.bundled_split(name, split) for split in splits} for name, splits in BUNDLED_SPLITS.items()}
+
+
+def texts_of(row) -> tuple[str, ...]:
+    """The natural language of a row, without its id and its article's title."""
+    row = row.get("translation", row)
+    return tuple(value for column, value in row.items() if isinstance(value, str) and column not in ("id", "title"))
 
 
 @pytest.mark.parametrize("name", BUNDLED_SPLITS)
 def test_bundled_splits_have_their_rows_in_the_hubs_schema_and_none_twice(all_bundled, name):
-    splits, spec = all_bundled[name], data.SPECS[name]
+    splits, features = all_bundled[name], Features.from_dict(DATA_SETS[name].features)
     assert {split: len(rows) for split, rows in splits.items()} == BUNDLED_SPLITS[name]
-    assert {path.stem for path in (data.BUNDLED / name).glob("*.jsonl")} == set(splits)
+    assert {path.stem for path in (shared_data.BUNDLED / name).glob("*.jsonl")} == set(splits)
     texts = []
-    for split, rows in splits.items():
-        assert rows.features == spec.features
-        assert data.is_bundled(rows)
-        assert list(data.record(rows)) == [split]
-        texts += zip(*(rows[column] for column in spec.texts), strict=True)
+    for rows in splits.values():
+        assert rows.features == Features({column: kind for column, kind in features.items() if column in rows.column_names})
+        texts += map(texts_of, rows)
     assert len(set(texts)) == len(texts) == sum(BUNDLED_SPLITS[name].values())
-    if len(spec.texts) == 2:
-        assert all(first != second for first, second in texts)
+    assert all(text.strip() for both in texts for text in both)
+    assert all(len(set(both)) == len(both) for both in texts)
 
 
 @pytest.mark.parametrize("name", ["mnli", "rte", "sst2"])
 def test_bundled_labels_are_balanced_in_every_split(all_bundled, name):
-    classes = len(data.SPECS[name].names)
     for rows in all_bundled[name].values():
+        classes = len(rows.features["label"].names)
         assert Counter(rows["label"]) == dict.fromkeys(range(classes), len(rows) // classes)
 
 
 @pytest.mark.parametrize("name", ["mnli", "rte"])
 def test_bundled_pairs_share_no_first_text_between_splits(all_bundled, name):
-    first = [set(rows[data.SPECS[name].texts[0]]) for rows in all_bundled[name].values()]
+    first = [{texts_of(row)[0] for row in rows} for rows in all_bundled[name].values()]
     assert all(one.isdisjoint(other) for one, other in itertools.combinations(first, 2))
 
 
@@ -631,14 +636,14 @@ def local_server(answer: bytes = b"", pause: float = 0.0) -> str:
 
 
 def online(monkeypatch, endpoint: str, timeout: float):
-    for name in ("HF_HUB_OFFLINE", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+    for name in (*standin.OFFLINE, "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
-    monkeypatch.setattr(runtime, "HUB_TIMEOUT", timeout)
+    monkeypatch.setattr(standin, "HUB_TIMEOUT", timeout)
 
 
 def test_nobody_waits_for_longer_than_ten_seconds():
-    assert 0 < runtime.HUB_TIMEOUT <= 10
+    assert 0 < standin.HUB_TIMEOUT <= 10
 
 
 def test_hub_that_never_answers_is_not_reachable(monkeypatch):
@@ -677,6 +682,35 @@ def test_hub_is_not_asked_when_set_offline(monkeypatch, value):
     started = time.perf_counter()
     assert runtime.hub_reachable() is False
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SSL_CERT_FILE", "/missing.pem"),
+        ("ALL_PROXY", "socks5://127.0.0.1:9"),  # the package for SOCKS is not installed with the client
+        ("https_proxy", "http://[::1"),
+        ("NO_PROXY", "localhost,::1,[::1]"),
+    ],
+)
+def test_a_proxy_or_certificate_that_is_set_wrongly_is_named_by_the_old_loaders_too(monkeypatch, name, value):
+    online(monkeypatch, "http://127.0.0.1:9", 0.5)
+    for variable in [variable for variable in os.environ if variable.upper() in standin.NETWORK]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("COURSE_PROFILE", "laptop")
+    monkeypatch.setenv(name, value)
+    if name == "NO_PROXY":
+        try:
+            standin._client().close()
+        except Exception:  # the older client's
+            pass
+        else:
+            pytest.skip("newer clients understand it")
+    line = rf"(?i)^{name} cannot be used \(.*\): correct or unset it$"
+    with pytest.raises(CourseError, match=line):
+        load_split("ag_news", "train")
+    with pytest.raises(CourseError, match=line):
+        models.fetched(lambda place, local_files_only: None, None, "google-bert/bert-base-uncased", "choose model=minilm")
 
 
 def test_without_network_the_hub_client_does_not_try_again_and_again(monkeypatch, tmp_path):
@@ -1189,3 +1223,46 @@ def test_texts_of_a_csv_are_withheld_from_what_gets_published(written, monkeypat
     file = written("en,id\n" + "".join(f"sentence {k},kalimat {k}\n" for k in range(12)))
     monkeypatch.setenv("COURSE_TEXTS", "withhold")
     assert excerpt(data.csv_splits(file)[2], 0, "en") == "[text withheld: row 0 of en_id/test]"
+
+
+# texts without spaces between their words
+
+
+CHINESE = [
+    "央行下调利率，股市大涨。", "主队在加时赛中赢得冠军。", "科学家在火星上发现了水。", "总统会见了邻国的外长。",
+    "公司第三季度的利润翻了一番。", "新手机的电池可以用两天。",
+]  # fmt: skip
+THAI = ["ธนาคารกลางลดอัตราดอกเบี้ย หุ้นพุ่งแรง", "ทีมเหย้าคว้าแชมป์ในช่วงต่อเวลาพิเศษ", "นักวิทยาศาสตร์พบน้ำบนดาวอังคาร", "ประธานาธิบดีพบรัฐมนตรีต่างประเทศ"]
+JAPANESE = ["中央銀行が金利を引き下げ、株価が上がった。", "ホームチームが延長戦で優勝した。"]
+KOREAN = ["중앙은행이 금리를 내리자 주가가 크게 올랐다.", "홈팀이 연장전에서 우승을 차지했다."]
+ENGLISH = ["Central bank cuts rates, shares soar.", "Yes.", "Donaudampfschifffahrtsgesellschaftskapitän wins in extra time", ""]
+
+
+@pytest.mark.parametrize(
+    ("texts", "found"),
+    [
+        (CHINESE, True), (THAI, True), (JAPANESE, True), (KOREAN, False), (ENGLISH, False), ([], False), (["", " "], False),
+        (["Veltrona (威创) doubles its profit", "Shares of 威创 rise"], False),  # a name in another script
+        (["x" * 30] * 4 + ENGLISH, True), ([*CHINESE, *ENGLISH], True), ([*CHINESE[:2], *ENGLISH], False),
+    ],
+)  # fmt: skip
+def test_texts_without_spaces_are_told_apart(texts, found):
+    assert shared_data.without_spaces(iter(texts)) is found
+
+
+def test_a_baseline_counts_characters_where_there_are_no_words_and_says_so(capsys):
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    assert shared_data.analyzer(ENGLISH) == "word" and capsys.readouterr().out == ""
+    rows = [(f"今日{subject}：{verb}{end}", label) for label, subjects in enumerate((("股市", "银行", "利率"), ("球队", "冠军", "进球")))
+            for subject in subjects for verb in ("上涨", "公布", "迎来") for end in ("了新的消息", "很大变化")]  # fmt: skip
+    texts, labels = zip(*rows, strict=True)
+    kind = shared_data.analyzer(texts)
+    assert kind == "char_wb" and capsys.readouterr().out.startswith("NOTE: most texts have no spaces between words, as in Chinese or Thai")
+    counted = make_pipeline(TfidfVectorizer(analyzer=kind, ngram_range=(1, 2), min_df=2), LogisticRegression())
+    assert counted.fit(texts[::2], labels[::2]).score(texts[1::2], labels[1::2]) == 1.0
+    with pytest.raises(ValueError, match="no terms remain"):  # every sentence would be a word of its own
+        TfidfVectorizer(min_df=2).fit([text.replace("：", "") for text in texts])
+    assert shared_data.analyzer(THAI) == "char_wb"

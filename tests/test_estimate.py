@@ -11,9 +11,9 @@ import pytest
 from shared.course import cost, estimate, plans, runtime
 from shared.course.runtime import ROOT, CourseError
 from shared.legacy.runtime import convert
-from tests.programs import NOTEBOOKS, PLAIN
+from tests.programs import LABS, NOTEBOOKS, PLAIN
 
-LESSONS = {path.parent.name: path for path in NOTEBOOKS}
+LESSONS = {path.parent.name: path for path in NOTEBOOKS if path not in LABS}
 RECIPE = r"`((?:--set [^`]+)+)` \(an estimate: ([\d.]+) hours on a T4\)"
 
 
@@ -108,7 +108,7 @@ def test_a_lesson_without_a_plan_is_named(tmp_path, source, table):
     notebook.parent.mkdir()
     notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [source]}]}), encoding="utf8")
     assert estimate.table_of(notebook) == table
-    with pytest.raises(CourseError, match=r"new has no plan: say in shared/plans\.py"):
+    with pytest.raises(CourseError, match=r"new has no plan: say in shared/course/plans\.py"):
         estimate.estimate(notebook)
 
 

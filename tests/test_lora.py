@@ -53,6 +53,50 @@ def test_adapters_learn_and_the_base_model_stays(name, packed):
     assert all(p.dtype == torch.float32 for p in adapted.parameters() if p.requires_grad)
 
 
+@both_weights
+@pytest.mark.parametrize("of", ["the base model", "the adapted model"])
+def test_adding_adapters_again_does_the_work_again_and_says_so(of, packed, capsys):
+    """As where the cell is run twice: with `model = add_adapters(model)` the model is adapted already, with another name its base is."""
+    model, tokenizer, _ = load(packed=packed)
+    first, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
+    fresh = {name: value.clone() for name, value in first.state_dict().items()}
+    losses = losses_of_steps(first, batch)
+    assert "adapters" not in capsys.readouterr().out
+    with warnings.catch_warnings(action="error"):
+        second = lora.add_adapters(model if of == "the base model" else first, 4, 8)
+    assert capsys.readouterr().out == "NOTE: the model had adapters already; they are taken off, and it gets new ones.\n"
+    again = second.state_dict()
+    assert again.keys() == fresh.keys() and all(torch.equal(value, again[name]) for name, value in fresh.items())
+    assert lora.count_parameters(second) == lora.count_parameters(first)
+    assert losses_of_steps(second, batch) == pytest.approx(losses, abs=1e-6)
+    assert lora.add_adapters(second, 2, 8).peft_config["default"].r == 2
+
+
+def test_adapters_of_a_classifier_and_its_fresh_head_are_taken_off_together():
+    model = small_bert()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    adapted = lora.add_adapters(model, 2, 4)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            if parameter.requires_grad:
+                parameter.add_(1.0)
+    plain = lora.without_adapters(adapted)
+    assert plain is model and plain.state_dict().keys() == before.keys() and not hasattr(plain, "peft_config")
+    assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
+    assert lora.without_adapters(plain) is plain
+
+
+def test_loading_adapters_over_others_gives_those_of_the_folder(tmp_path, capsys):
+    model, tokenizer, card = load()
+    adapted, batch = lora.add_adapters(model, 4, 8), batch_for(tokenizer)
+    losses_of_steps(adapted, batch)
+    lora.save_adapter(adapted, tokenizer, tmp_path, card)
+    wanted = lora.logits(adapted, batch)
+    over = lora.load_adapter(lora.add_adapters(load()[0], 2, 4), tmp_path, card)
+    assert "they are taken off" in capsys.readouterr().out
+    assert (lora.logits(over, batch) - wanted).abs().max() < 1e-5
+
+
 @architectures
 @both_weights
 def test_merged_model_is_plain_and_gives_the_same_logits(name, packed):

@@ -217,14 +217,15 @@ def test_intervals_agree_with_resampling_the_rows_one_by_one(seed):
     samples, per_label = [], []
     for rows in drawn_rows(40, 25, seed):
         g, p = gold[rows], predicted[rows]
-        samples.append([*(f1_of(g, p, average) for average in AVERAGES), np.mean([(a == b).all() for a, b in zip(g, p, strict=True)])])
+        samples.append([f1_of(g, p, average) for average in AVERAGES])
         per_label.append(sklearn.metrics.precision_recall_fscore_support(g, p, zero_division=0)[:3])
     scores, table = multilabel_scores(gold, predicted, resamples=25, seed=seed)
     assert list(scores) == ["micro_f1", "macro_f1", "weighted_f1", "accuracy"]
-    values = [*(f1_of(gold, predicted, average) for average in AVERAGES), sklearn.metrics.accuracy_score(gold, predicted)]
-    for found, value, drawn in zip(scores.values(), values, np.transpose(samples), strict=True):
+    assert scores["accuracy"] == metrics.wilson(sum((a == b).all() for a, b in zip(gold, predicted, strict=True)), 40)
+    for average, drawn in zip(AVERAGES, np.transpose(samples), strict=True):
         low, high = np.quantile(drawn, [0.025, 0.975])
-        assert found == pytest.approx({"value": value, "low": low, "high": high}, abs=1e-6)
+        expected = {"value": f1_of(gold, predicted, average), "low": low, "high": high}
+        assert scores[f"{average}_f1"] == pytest.approx(expected, abs=1e-6)
     expected = sklearn.metrics.precision_recall_fscore_support(gold, predicted, zero_division=0)
     lows, highs = np.quantile(per_label, [0.025, 0.975], axis=0)
     assert len(table) == 5
@@ -251,10 +252,11 @@ def test_intervals_repeat_with_their_seed_and_change_with_another():
 
 
 @pytest.mark.parametrize(("predict", "expected"), [(lambda gold: gold, 1.0), (lambda gold: ~gold, 0.0)])
-def test_all_right_and_all_wrong_leave_no_room(predict, expected):
+def test_all_right_and_all_wrong_leave_the_bootstrap_no_room(predict, expected):
     gold = np.eye(4, dtype=bool)[np.arange(200) % 4]
     scores, table = multilabel_scores(gold, predict(gold), resamples=50)
     exact = {"value": expected, "low": expected, "high": expected}
+    assert scores.pop("accuracy") == metrics.wilson(200 * expected, 200)
     assert all(score == exact for score in scores.values())
     assert all(row[key] == exact for row in table for key in PARTS)
 
@@ -432,6 +434,14 @@ def test_a_threshold_search_over_the_whole_validation_set_takes_no_time():
         best_thresholds(gold, probabilities)
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize(
+    "score", [multilabel_scores, best_thresholds, metrics.subset_accuracy, metrics.hamming_loss], ids=lambda score: score.__name__
+)
+def test_no_rows_are_refused_in_one_line(score):
+    with pytest.raises(CourseError, match=r"^there are no rows to score: give at least one$"):
+        score(np.zeros((0, 3), bool), np.zeros((0, 3)))
 
 
 # for the Trainer

@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from shared.course import runtime
 from shared.course.runtime import ROOT, CourseError
 from shared.legacy import training
-from tests.programs import NOTEBOOKS
+from tests.programs import LABS, NOTEBOOKS
 from tests.tiny_training import BERT, config
 
 SCHEMA = json.loads((ROOT / "tests" / "results.schema.json").read_text(encoding="utf8"))
@@ -60,7 +60,7 @@ def test_two_processes_with_the_same_batch_have_the_curve_of_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lesson", [path.parent for path in NOTEBOOKS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("lesson", [path.parent for path in NOTEBOOKS if path not in LABS], ids=lambda folder: folder.name)
 def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
     name = f"{lesson.parent.name}/{lesson.name}"
     if lesson.parent.name == "task-3":

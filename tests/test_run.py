@@ -61,7 +61,10 @@ def test_list_names_every_lesson(capsys):
     assert capsys.readouterr().out.split() == [path.parent.relative_to(ROOT).as_posix() for path in run.find_lessons([])]
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+MAKE = pytest.mark.skipif(shutil.which("make") is None or os.name == "nt", reason="needs make and a shell of Unix")
+
+
+@MAKE
 @pytest.mark.parametrize(
     ("arguments", "environment", "data", "profile"),
     [
@@ -80,7 +83,7 @@ def test_make_run_takes_bundled_rows_unless_told_otherwise(arguments, environmen
     assert (f"--profile {profile}" in command) if profile else ("--profile" not in command)
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@MAKE
 def test_make_hands_settings_on_as_they_were_quoted(tmp_path):
     told = tmp_path / "told"
     python = tmp_path / "bin" / "python"
@@ -99,7 +102,8 @@ def test_make_hands_settings_on_as_they_were_quoted(tmp_path):
 
 
 def test_a_tilde_in_course_outputs_is_the_home_folder(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
+    for home in ("HOME", "USERPROFILE"):  # of Unix and of Windows
+        monkeypatch.setenv(home, str(tmp_path))
     monkeypatch.setenv("COURSE_PROFILE", "tiny")
     monkeypatch.setenv("COURSE_OUTPUTS", "~/runs")
     run.prepare_environment(run.parse(["ag-news"]))
@@ -130,7 +134,7 @@ from matplotlib.figure import Figure
 run = runtime.run_folder(cfg)
 clock = runtime.Clock()
 with clock("train"): runtime.progress(step=3, of=7)
-old_report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
+report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
                     metrics={"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})
 """
 
@@ -290,6 +294,7 @@ def test_a_page_that_cannot_be_written_fails_its_lesson_alone(checkout, monkeypa
     assert "task-9/older/report.md.j2 asks for" in out
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a program on Windows cannot press Ctrl-C for another one")
 def test_ctrl_c_interrupts_the_lesson_and_keeps_the_notebook(tmp_path):
     """As a user: the command in a process of its own, interrupted while it trains."""
     folder = ROOT / "task-1" / "ag-news"

@@ -61,6 +61,12 @@ def test_a_profile_changes_some_and_the_reader_overrides_both(lesson, capsys):
     assert header.split("  ")[0] == "setting" and [row.split()[0] for row in rows] == ["model", "train_rows", "lower", "epochs", "note"]
     assert re.fullmatch(r"train_rows +20,000 +8,000 +--set", rows[1])
     assert note.startswith("NOTE: model course/small-one stands in for google-bert/bert-base-uncased, which cannot be had here; ")
+    assert cfg.stands_in_for == {"model": "google-bert/bert-base-uncased"}
+
+
+def test_a_model_that_is_itself_stands_in_for_none(lesson, capsys):
+    assert lesson(profile="tiny").stands_in_for == {} and lesson(told="model=owner/mine").stands_in_for == {}
+    assert "stands in" not in capsys.readouterr().out
 
 
 def test_all_rows_and_whole_numbers_for_floats_may_stand_in_the_file(lesson):
@@ -104,4 +110,5 @@ def test_every_profile_of_every_lesson_is_read(path, profile, monkeypatch):
     monkeypatch.setattr(module.runtime, "profile", lambda: profile)
     monkeypatch.delenv("COURSE_SET", raising=False)
     values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    assert not [value for value in values.values() if str(value).startswith(module.SUBSTITUTE)]  # a profile alone names one
     assert set(values) <= set(settings(ast.literal_eval(call.args[0]), **values)) and len(values) <= 12

@@ -177,7 +177,7 @@ def test_another_package_named_shared_is_noticed(bare, tmp_path):
     impostor = tmp_path / "elsewhere" / "shared"
     write_helpers(impostor)
     (impostor / "__init__.py").touch()
-    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.course.runtime, shared.course\n"
+    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.legacy.runtime, shared.course\n"
     done = run_cell(tmp_path / "content", before=hidden, COURSE_REPO=bare)
     assert done.returncode == 1 and "another package named shared hides the course's" in done.stderr
 

@@ -321,7 +321,7 @@ print(standing.address, os.environ["HF_HOME"], sep="|")
 
 def test_a_child_joins_and_one_that_needs_another_hub_gets_the_readers_own_variables_back(cache, tmp_path):
     data = folder_of(tmp_path / "data", train=news([0]))
-    said = run(CHILD.replace("FOLDER", data), cache, HF_HOME="/the/readers", HF_HUB_OFFLINE="1")
+    said = run(CHILD.replace("FOLDER", Path(data).as_posix()), cache, HF_HOME="/the/readers", HF_HUB_OFFLINE="1")
     joined, real, other, (address, home) = (line.split("|") for line in said.splitlines())
     assert joined[:4] == [address, "True", home, "None"]
     assert real == ["", "True", "/the/readers", "1", "data sets and models come from the Hub"]
@@ -407,10 +407,10 @@ def test_only_an_answer_is_remembered(monkeypatch):
     monkeypatch.setattr(standin, "HUB_TIMEOUT", 2.0)
     hub = Hub()
     hub.server.server_close()
-    assert standin._obstacle(hub.address)
+    assert standin.obstacle(hub.address)
     with answering(lambda handler: (handler.send_response(401), handler.end_headers())) as address:
-        assert standin._obstacle(address) == ""
-    assert standin._obstacle(address) == ""
+        assert standin.obstacle(address) == ""
+    assert standin.obstacle(address) == ""
 
 
 @pytest.mark.parametrize(

@@ -257,6 +257,8 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         notebooks = run.find_lessons(options.lessons)
+        if not options.lessons:  # labs say themselves how long they take
+            notebooks = [notebook for notebook in notebooks if not notebook.parent.name.startswith("lab-")]
         if options.set and len(notebooks) > 1:
             raise CourseError("--set changes one lesson: name it")
         if options.write and (options.set or options.lessons):

@@ -36,8 +36,15 @@ LIBRARIES = (
 )  # fmt: skip
 
 
+def can_fork() -> bool:
+    """Whether processes are forked here: Windows has no `fork`, and on macOS its system libraries do not survive one."""
+    return sys.platform == "linux" and hasattr(os, "fork")
+
+
 def command(module: str, *arguments: str) -> list[str]:
-    """What to start instead of `python -u -m module arguments`."""
+    """What to start instead of `python -u -m module arguments`; that itself where processes cannot be forked."""
+    if not can_fork():
+        return [sys.executable, "-u", "-m", module, *arguments]
     return [sys.executable, "-P", "-u", os.path.abspath(__file__), module, *arguments]
 
 
@@ -45,9 +52,9 @@ def command(module: str, *arguments: str) -> list[str]:
 def server(libraries: tuple[str, ...] = LIBRARIES) -> Iterator[None]:
     """While it is open, this process and those that it starts have their kernels and `command`s forked.
 
-    Nothing happens on macOS and Windows, which cannot fork safely, nor where a server listens already.
+    Nothing happens on macOS and Windows (`can_fork`), nor where a server listens already.
     """
-    if sys.platform != "linux" or ADDRESS in os.environ:
+    if not can_fork() or ADDRESS in os.environ:
         yield
         return
     folder = tempfile.mkdtemp(prefix="course-forkserver-")

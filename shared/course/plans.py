@@ -19,8 +19,8 @@ def ag_news(p: Plan, c: dict[str, Any]) -> None:
     held, few = 0.05 * rows, min(500, rows)
     p.training(54, rows - held, held, c["max_length"], checks=2)
     p.training(89, few, 0, c["max_length"], part="other", epochs=4, batch=16)  # exercise 1: in batches of random rows 89 positions a row
-    p.reading(114, test)  # in the order of the rows: the longest of 64 has 114 tokens
-    p.reading(78, test, batch=8, part="other")  # exercise 1 again
+    p.reading(54, test)  # sorted by length
+    p.reading(54, min(1_000, test), batch=8, part="other")  # exercise 1 again
     p.reading(54, held)  # exercise 2
     p.host(rows + test, 0.6)  # TF-IDF and logistic regression, overlap, tokens
     p.fetch()
@@ -158,5 +158,21 @@ def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     p.fetch(more=0.3, loads=5)
 
 
-_ALL = (ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum)
+def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = 0.9 * p.rows("train_rows", "sst2"), p.rows("", "sst2", 1)
+    p.training(13, rows, 0, c["max_length"], times=c["seeds"])
+    p.training(13, rows / 2, 0, c["max_length"], part="other")  # exercise 1
+    p.reading(25, test, times=c["seeds"] + 1)
+    p.reading(13, rows / 9, times=c["seeds"] + 1)
+    p.host(rows, 2.0)  # 26 linear baselines
+    p.host(p.rows("emotion_rows", "go_emotions"), 1.0)  # 28 logistic regressions
+    p.host(p.rows("", "mnli", 1), 4.0)  # 20 logistic regressions
+    p.host(p.rows("", "squad", 1), 0.5)  # words of every sentence
+    p.fetch()
+
+
+_ALL = (
+    ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
+    lab_measuring,
+)  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}

@@ -16,7 +16,6 @@ import argparse
 import html
 import json
 import math
-import os
 import re
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
@@ -70,7 +69,8 @@ def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, An
         for name, figure in figures.items():
             plots.save(figure, run.path / "plots", name)
         write_json(run.path / "results.json", results)  # last, since a run that has it is complete
-    print(f"results.json, {len(figures)} plots and the model are in {runtime.outputs_root().name}/{run.name}")
+    made = "results.json, {} plots and the model" if any(run.model.glob("*")) else "results.json and {} plots"  # a lab keeps no model
+    print(f"{made.format(len(figures))} are in {runtime.outputs_root().name}/{run.name}")
 
 
 # ---------------------------------------------------------------- rendering
@@ -240,6 +240,12 @@ def _training_time(results: dict[str, Any]) -> str:
     return seconds if timed["steps"] == timed["of"] else f"{seconds} for {timed['steps']:,} of {timed['of']:,} steps"
 
 
+def link(target: PurePath, base: PurePath) -> str:
+    """The way from a page in the folder `base` to `target`, as a link of Markdown has it: with / on Windows too."""
+    up = next(number for number, folder in enumerate((base, *base.parents)) if target.is_relative_to(folder))
+    return "../" * up + target.relative_to((base, *base.parents)[up]).as_posix()
+
+
 def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     """One row of a README table: a lesson's headline metric, what to compare it with, then what was run on what, and how long.
 
@@ -251,9 +257,9 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     metric, (name, floor) = part["metric"], part["floor"]
     train = sum(data[split]["rows"] for split in part["trained_on"])
     test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in part["tested"])
-    link = os.path.relpath(lesson / "report.md", base)
+    report = link(lesson / "report.md", base)
     return (
-        f"| [{page.title}]({link}), {results['profile']} | {_score_cell(metric, part['score'])} | {shown_value(metric, floor)} ({name}) "
+        f"| [{page.title}]({report}), {results['profile']} | {_score_cell(metric, part['score'])} | {shown_value(metric, floor)} ({name}) "
         f"| {page.published} | {_without_owner(results['model']['id'])} | {train:,} | {test} "
         f"| {_training_time(results)}, {results['environment']['device']} |"
     )
@@ -330,8 +336,8 @@ def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
         where = notebook.relative_to(lesson.parent.parent).as_posix()
         badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
         rows.append(
-            f"| {title} | {badge} | [{notebook.name}]({os.path.relpath(notebook, base)}) "
-            f"| [report]({os.path.relpath(lesson / 'report.md', base)}) |"
+            f"| {title} | {badge} | [{notebook.name}]({link(notebook, base)}) "
+            f"| [report]({link(lesson / 'report.md', base)}) |"
         )
     return "\n".join(rows)
 
@@ -471,10 +477,10 @@ def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
 
 def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
     results, metric, (name, floor) = entry["results"], entry["metric"], entry["floor"]
-    link = os.path.relpath(entry["lesson"] / "report.md", base)
+    report = link(entry["lesson"] / "report.md", base)
     return (
         f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, floor)} ({name}) "
-        f"| [{entry['title']}]({link}), {results['profile']} | {_without_owner(entry['model'])} "
+        f"| [{entry['title']}]({report}), {results['profile']} | {_without_owner(entry['model'])} "
         f"| {entry['train_rows']:,} | {entry['scored']:,} | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
         f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
     )
@@ -572,6 +578,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--memory", action="store_true", help="count the memory tables again (after a new torch or transformers)")
     parser.add_argument("--publish", metavar="OWNER/NAME", help="stamp the repository's address everywhere")
     options = parser.parse_args(argv)
+    runtime.print_anything()
     try:
         if options.publish:
             print(f"stamped {options.publish} into {len(publish(options.publish))} files")
@@ -580,10 +587,10 @@ def main(argv: list[str] | None = None) -> int:
         if options.check:
             stale = [path for path, text in rendered().items() if _old(path) != text]
             for path in stale:
-                print(f"stale: {path.relative_to(ROOT)} (run python -m shared.report)")
+                print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
             return 1 if stale else 0
         for path in write_pages():
-            print(f"rendered {path.relative_to(ROOT)}")
+            print(f"rendered {path.relative_to(ROOT).as_posix()}")
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -107,7 +107,7 @@ def files(hub_id: str, source: str, work: Path) -> dict[str, Path]:
         wanted = " or ".join(f"{name}/<split>{suffix}" for name in names)
         has = f"has {', '.join(there)}, but" if there else "has"
         raise Absent(f"{'the course' if folder == BUNDLED else 'COURSE_DATA'} {has} no {wanted} for {hub_id}")
-    (work / hub_id / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf8")
+    (work / hub_id / "README.md").write_text("\n".join([*card, "---", ""]), encoding="utf8", newline="\n")
     return found | {"README.md": work / hub_id / "README.md"}
 
 

@@ -11,13 +11,16 @@ with --commit.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import contextlib
 import io
 import json
 import os
 import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -107,13 +110,19 @@ class Progress:
         while not self._done.wait(0.5):
             self.read_events()
             if self.rewritten:
-                self.stream.write(f"\r\x1b[2K{self.line()[:118]}")
+                self._rewrite(self.line())
             elif (news := (self.section, bool(self._step))) != self.said or self.seconds - self.shown > 30:
                 self.said, self.shown = news, self.seconds
                 self.stream.write(self.line() + "\n")
             self.stream.flush()
         if self.rewritten:
-            self.stream.write("\r\x1b[2K")
+            self._rewrite("")
+            self.stream.write("\r")
+
+    def _rewrite(self, text: str) -> None:
+        """Put the text in place of the line; with spaces, since not every terminal of Windows knows a code that clears one."""
+        width = shutil.get_terminal_size().columns - 1
+        self.stream.write(f"\r{text[:width]:{width}}")
 
 
 # ---------------------------------------------------------------- execution
@@ -138,12 +147,26 @@ class Interrupts:
 
     def pressed(self, number, frame) -> None:
         self.presses += 1
-        running = [manager.provisioner.pid for manager in self.kernels if manager.provisioner is not None]
+        running = [manager for manager in self.kernels if manager.has_kernel]
         if self.presses > 2 or not running:
             raise KeyboardInterrupt
         print("\ninterrupting; no further lesson is started", flush=True)
-        for process in running:
-            os.kill(process, signal.SIGINT)
+        for manager in running:  # each in a thread: where this one has an event loop already, it cannot run another
+            threading.Thread(target=self._pass_on, args=(manager,)).start()
+
+    @staticmethod
+    def _pass_on(manager: AsyncKernelManager) -> None:
+        """A signal, or on Windows, which has none for other processes, the event that the kernel waits for."""
+        with contextlib.suppress(OSError, RuntimeError):  # it has just ended
+            asyncio.run(manager.interrupt_kernel())
+
+
+def _apart() -> dict[str, int]:
+    """How a kernel is started so that `Interrupts` alone reaches it: a console of Windows would send it a Ctrl-C as well.
+
+    The second one ends a training at once, without its checkpoint.
+    """
+    return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP} if sys.platform == "win32" else {}
 
 
 INTERRUPTS, FINISHING = Interrupts(), threading.Lock()
@@ -169,7 +192,7 @@ def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.Note
     INTERRUPTS.kernels.append(manager)
     try:
         # a kernel that we made is not nbclient's to end unless told
-        client.execute(cleanup_kc=True, env=os.environ | {"COURSE_PROGRESS": str(progress.events)})
+        client.execute(cleanup_kc=True, env=os.environ | {"COURSE_PROGRESS": str(progress.events)}, **_apart())
         error = None
     except Exception as caught:  # whatever stops a lesson is reported as its failure
         error = caught
@@ -221,7 +244,7 @@ def reason(error: Exception) -> str:
 def run_lesson(path: Path, options: argparse.Namespace) -> bool:
     """Execute one lesson, save what it made, say how it went; True on success."""
     name = path.parent.relative_to(ROOT).as_posix()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # Windows deletes no file that is still open
         events = Path(scratch) / "progress.jsonl"
         events.touch()
         with Progress(name, events, alone=options.jobs == 1) as progress:
@@ -276,7 +299,11 @@ def _last_lines(notebook: nbformat.NotebookNode, count: int = 3) -> list[str]:
 
 
 def _shown(path: Path) -> str:
-    return os.path.relpath(path, Path.cwd())
+    """The path from here; the whole one from another drive of Windows."""
+    try:
+        return os.path.relpath(path, Path.cwd())
+    except ValueError:
+        return str(path)
 
 
 # ---------------------------------------------------------------- command line
@@ -368,6 +395,7 @@ def _kernels_for(lessons: list[Path]) -> contextlib.AbstractContextManager[None]
 
 def main(argv: list[str] | None = None) -> int:
     options = parse(argv)
+    runtime.print_anything()
     try:
         lessons = find_lessons(options.lessons)
         if options.list:

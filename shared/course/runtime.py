@@ -15,6 +15,7 @@ Nothing here knows a model or a data set. These environment variables steer the 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import difflib
 import functools
 import gc
@@ -27,7 +28,6 @@ import re
 import shlex
 import shutil
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,8 +46,6 @@ PROFILES = ("tiny", "laptop", "colab", "paper")
 FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older lessons and commands
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ROOT = Path(__file__).resolve().parents[2]
-HUB_TIMEOUT = 8.0  # seconds until "no network" is believed; the reader must not wait for longer than 10
-_ANSWERED: set[str] = set()  # Hubs that have answered this process
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 PACKAGES = (
     "torch", "transformers", "datasets", "accelerate", "peft", "bitsandbytes", "evaluate", "scikit-learn", "numpy", "rouge_score",
@@ -60,6 +58,13 @@ def first_line(error: BaseException, limit: int = 150) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:limit]
 
 
+def print_anything() -> None:
+    """Let a terminal or a file that has no room for a character (an old console of Windows) show a ? for it instead of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+
+
 def encodable(text: str) -> str:
     """The text with U+FFFD for every lone surrogate, which is no character and makes tokenizers fail; nothing else moves."""
     return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
@@ -69,13 +74,24 @@ class CourseError(Exception):
     """A mistake that the reader can mend: the message names cause and cure in one line."""
 
 
+def replace(source: Path, target: Path) -> None:
+    """Move a file or a folder over another. Windows refuses while a program has the old one open, so there it is tried for a while."""
+    for pause in (0.05, 0.1, 0.2, 0.4, 0.8) if sys.platform == "win32" else ():
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    source.replace(target)
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of either."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf8")
-        temporary.replace(path)
+        temporary.write_text(text, encoding="utf8", newline="\n")
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -94,21 +110,22 @@ def whole_folder(folder: Path, last: str) -> Iterator[Path]:
         folder.mkdir(exist_ok=True)
         (folder / last).unlink(missing_ok=True)
         for written in sorted(temporary.iterdir(), key=lambda path: path.name == last):
-            written.replace(folder / written.name)
+            replace(written, folder / written.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager
 def writing(place: str, cure: str = "run this cell again; what was trained is in the checkpoints") -> Iterator[None]:
-    """Raise CourseError, with cause and cure, where a file cannot be written: a full disk, a folder that takes nothing."""
+    """Raise CourseError, with cause and cure, where a file cannot be written: a full disk, a folder that takes nothing, an open file."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, SafetensorError) as error:
         cause = getattr(error, "strerror", None) or first_line(error)
-        raise CourseError(f"cannot write to {place} ({cause}): free some space and {cure}") from None
+        first = "close the program that has it open, or make it writable," if isinstance(error, PermissionError) else "free some space"
+        raise CourseError(f"cannot write to {place} ({cause}): {first} and {cure}") from None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -151,7 +168,19 @@ def device() -> str:
 
     if torch.cuda.is_available():
         return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "mps" if torch.backends.mps.is_available() and _mps_works() else "cpu"
+
+
+def _mps_works() -> bool:
+    """False where a Mac's GPU is shown but takes no number, as on a virtual machine; the libraries then leave it alone as well."""
+    import torch
+
+    try:
+        torch.ones(1, device="mps")
+        return True
+    except RuntimeError:
+        torch.backends.mps.is_available = lambda: False  # asked by the Trainer and by `pipeline`, which would choose it
+        return False
 
 
 def cpu_has_bf16() -> bool:
@@ -222,7 +251,7 @@ def device_label() -> str:
 
 
 def free() -> None:
-    """Give back the memory of what was deleted: Python's reference cycles (a Trainer is one), then the GPU's cached blocks."""
+    """Give back the memory of what was deleted: Python's reference cycles (a Trainer is one), then the GPU's or the heap's free blocks."""
     import torch
 
     gc.collect()
@@ -230,6 +259,9 @@ def free() -> None:
         torch.cuda.empty_cache()
     elif device() == "mps":
         torch.mps.empty_cache()
+    elif sys.platform == "linux":  # glibc keeps what is freed; another C library may not have the call
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 # ---------------------------------------------------------------- profile and configuration
@@ -252,10 +284,11 @@ def profile() -> str:
 
 
 def parse_overrides(text: str) -> dict[str, str]:
-    """'a=1 b="two words"' -> {'a': '1', 'b': 'two words'}."""
-    pairs = {}
+    r"""'a=1 b="two words" data=C:\x' -> {'a': '1', 'b': 'two words', 'data': 'C:\\x'}: quotes hold words together, a backslash is one."""
+    pairs, reader = {}, shlex.shlex(text, posix=True, punctuation_chars=False)
+    reader.whitespace_split, reader.commenters, reader.escape = True, "", ""
     try:
-        words = shlex.split(text)
+        words = list(reader)
     except ValueError:  # a quote that is never closed
         raise CourseError(f"cannot read the override '{text}': close the quote; write it as key=value") from None
     for word in words:
@@ -338,37 +371,17 @@ def withhold_texts() -> bool:
 
 
 def hub_reachable() -> bool:
-    """True if the Hub answers within HUB_TIMEOUT seconds; False at once where HF_HUB_OFFLINE is set.
+    """True if the Hub answers within `standin.HUB_TIMEOUT` seconds; False at once where HF_HUB_OFFLINE is set.
 
-    A stand-in (`course.standin`) is the Hub only as far as it hands the models of the real one on.
+    A stand-in (`course.standin`) is the Hub only as far as it hands the models of the real one on. Raises CourseError that names
+    the variable where a proxy or certificate is set wrongly.
     """
+    from shared.course import standin
+
     if address := os.environ.get("COURSE_STANDIN"):
-        from shared.course import standin
-
         return standin.describe(address).get("models") == "hub"
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return False
-    return _answers(os.environ.get("HF_ENDPOINT", "https://huggingface.co"), HUB_TIMEOUT)
-
-
-def _answers(endpoint: str, timeout: float) -> bool:
-    """Asked until it answers, then no more: a lesson loads several splits, and a network may come back."""
-    import httpx
-
-    if endpoint in _ANSWERED:
-        return True
-    answered = []
-
-    def ask() -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            answered.append(httpx.head(f"{endpoint}/api/whoami-v2", timeout=timeout).status_code < 500)
-
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(timeout)
-    if answered == [True]:
-        _ANSWERED.add(endpoint)
-    return endpoint in _ANSWERED
+    standin.check_network_settings()
+    return not standin.obstacle(os.environ.get("HF_ENDPOINT", standin.HUB).rstrip("/"))
 
 
 # ---------------------------------------------------------------- several processes that train together
@@ -486,7 +499,7 @@ def run_folder(cfg: Settings) -> RunFolder:
         for folder in (run.model, run.logs, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
         probe = run.logs / f".write-test-{os.getpid()}"
-        probe.write_text("")
+        probe.write_text("", encoding="utf8", newline="\n")
         probe.unlink()
         by_main_process(lambda: _check_or_note_settings(cfg, run))
     except OSError as error:
@@ -495,7 +508,7 @@ def run_folder(cfg: Settings) -> RunFolder:
         ) from None
     progress(run=str(path))
     if outputs_root() == HOME_OUTPUTS.expanduser():
-        print(f"NOTE: the checkout is read-only, so runs are kept in {HOME_OUTPUTS}")
+        print(f"NOTE: the checkout is read-only, so runs are kept in {HOME_OUTPUTS.as_posix()}")
     print(f"{'resuming' if resume else 'writing to'} {outputs_root().name}/{run.name}")
     return run
 
@@ -529,7 +542,7 @@ def _rows_a_step(values: dict[str, Any]) -> int:
 
 def _new_path(cfg: Settings) -> Path:
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    base = outputs_root() / f"{stamp}_{cfg.model.replace('/', '-')}_{cfg.lesson.rsplit('/', 1)[-1]}"
+    base = outputs_root() / f"{stamp}_{_as_file_name(cfg.model)}_{cfg.lesson.rsplit('/', 1)[-1]}"
     base.parent.mkdir(parents=True, exist_ok=True)
     path, number = base, 2
     while True:
@@ -538,6 +551,11 @@ def _new_path(cfg: Settings) -> Path:
             return path
         except FileExistsError:
             path, number = base.with_name(f"{base.name}-{number}"), number + 1
+
+
+def _as_file_name(model: str) -> str:
+    """A Hub id, or the end of a long path, without what some system has no room for in a name: / \\ : * ? " < > | and spaces."""
+    return re.sub(r"[^\w.+@-]+", "-", model)[-60:].strip("-. ") or "model"
 
 
 def _resumed_path(resume: str) -> Path:
@@ -551,7 +569,7 @@ def progress(**event: Any) -> None:
     """Tell `shared.course.run` where the lesson is (one JSON line appended to COURSE_PROGRESS; nothing without it)."""
     target = os.environ.get("COURSE_PROGRESS")
     if target:  # whoever watched may be gone, which is no reason for a training to stop
-        with contextlib.suppress(OSError), open(target, "a", encoding="utf8") as stream:
+        with contextlib.suppress(OSError), open(target, "a", encoding="utf8", newline="\n") as stream:
             stream.write(json.dumps(event) + "\n")
 
 

@@ -75,14 +75,18 @@ def _source(rows: Any) -> str:
 
 
 def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
-    """The `model` object of the results: id, the commit it was loaded from, its parameters and those that are trained."""
+    """The `model` object of the results: id, the commit it was loaded from, its parameters and those that are trained.
+
+    A substitute is called one in its id, which reports and READMEs show, and under `stands_in_for`.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
     cached = None if Path(cfg.model).is_dir() else try_to_load_from_cache(cfg.model, "config.json")
-    return {
-        "id": cfg.model + kind,
+    meant = cfg.stands_in_for.get("model")
+    return ({"stands_in_for": meant} if meant else {}) | {
+        "id": cfg.model + kind + (f", stands in for {meant}" if meant else ""),
         "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown",  # as the cache names the commit's folder
         "parameters": sum(p.numel() for p in model.parameters()),
         "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -160,6 +164,12 @@ def _took(run: RunFolder) -> dict[str, Any]:
     }
 
 
+def _begin(cfg: Settings, splits: dict[str, Any]) -> dict[str, Any]:
+    """What the results of lessons and labs begin with."""
+    config = {**cfg, "overrides": cfg.overrides} | ({"stands_in_for": cfg.stands_in_for} if cfg.stands_in_for else {})
+    return {"lesson": cfg.lesson, "profile": cfg.profile, "config": config, "data": record(splits)}
+
+
 def save_results(
     run: RunFolder,
     cfg: Settings,
@@ -187,10 +197,7 @@ def save_results(
 
     took = _took(run)
     results = {
-        "lesson": cfg.lesson,
-        "profile": cfg.profile,
-        "config": {**cfg, "overrides": cfg.overrides},
-        "data": record(splits),
+        **_begin(cfg, splits),
         "model": model_card(cfg, trainer.model),
         "environment": runtime.environment() | {"precision": precision_for(trainer.model)},
         "seed": cfg.seed,
@@ -228,10 +235,7 @@ def save_lab(
     from shared.course import report
 
     results = {
-        "lesson": cfg.lesson,
-        "profile": cfg.profile,
-        "config": {**cfg, "overrides": cfg.overrides},
-        "data": record(splits),
+        **_begin(cfg, splits),
         "models": [model_card(cfg, model) for model in models],
         "environment": runtime.environment(),
         "seed": cfg.seed,

@@ -35,6 +35,11 @@ class Settings(Mapping):
     overrides: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, tuple[Any, Any, str]] = field(default_factory=dict)
 
+    @property
+    def stands_in_for(self) -> dict[str, str]:
+        """{key: the notebook's model} for the models that stand in for one that cannot be had."""
+        return {key: old for key, (old, new, _) in self.changed.items() if str(new).startswith(SUBSTITUTE)}
+
     def __getattr__(self, key: str) -> Any:
         values = self.__dict__.get("values", {})  # still empty while a copy is being made
         if key not in values:
@@ -74,8 +79,9 @@ def settings(lesson: str, **values: Any) -> Settings:
             found[key] = value
             changed[key] = (written[key], value, who)
     changed = {key: change for key, change in changed.items() if change[0] != change[1]}
-    _print(lesson, profile, changed)
-    return Settings(lesson, profile, found, overrides, changed)
+    cfg = Settings(lesson, profile, found, overrides, changed)
+    _print(cfg)
+    return cfg
 
 
 def _profile_values(path: Path, profile: str, written: dict[str, Any]) -> dict[str, Any]:
@@ -132,16 +138,15 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if type(value) is int else str(value) if value != "" else '""'
 
 
-def _print(lesson: str, profile: str, changed: dict[str, tuple[Any, Any, str]]) -> None:
+def _print(cfg: Settings) -> None:
     """One line for each changed setting, in columns; what it was, what it is, who changed it."""
-    if not changed:
-        print(f"{lesson}, profile {profile}: the settings are those of the notebook")
+    if not cfg.changed:
+        print(f"{cfg.lesson}, profile {cfg.profile}: the settings are those of the notebook")
         return
     rows = [("setting", "notebook", "now", "changed by")]
-    rows += [(key, _shown(old), _shown(new), who) for key, (old, new, who) in changed.items()]
+    rows += [(key, _shown(old), _shown(new), who) for key, (old, new, who) in cfg.changed.items()]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, (*widths, 0), strict=True)).rstrip())
-    for key, (old, new, _) in changed.items():
-        if str(new).startswith(SUBSTITUTE):
-            print(f"NOTE: {key} {new} stands in for {old}, which cannot be had here; the text below is about {old}.")
+    for key, old in cfg.stands_in_for.items():
+        print(f"NOTE: {key} {cfg[key]} stands in for {old}, which cannot be had here; the text below is about {old}.")

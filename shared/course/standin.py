@@ -30,6 +30,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.request import getproxies
 
 from shared.course.runtime import ROOT, CourseError, first_line
 
@@ -135,19 +136,19 @@ def describe(address: str) -> dict[str, Any]:
 def _own(wanted: list[str]) -> Standing:
     """The Hub, or a new stand-in where rows or models come from somewhere else."""
     profile, rows = wanted
-    _check_network_settings()
+    check_network_settings()
     upstream = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
-    obstacle = _obstacle(upstream) if profile == "laptop" else ""
-    if obstacle and rows == "hub":
-        raise CourseError(f"COURSE_DATA=hub, but the Hub does not answer ({obstacle}): check the connection, or unset COURSE_DATA")
-    rows = rows or ("bundled" if obstacle else "hub")
-    models = "twins" if profile == "tiny" else "packaged" if obstacle else "hub"
+    reason = obstacle(upstream) if profile == "laptop" else ""
+    if reason and rows == "hub":
+        raise CourseError(f"COURSE_DATA=hub, but the Hub does not answer ({reason}): check the connection, or unset COURSE_DATA")
+    rows = rows or ("bundled" if reason else "hub")
+    models = "twins" if profile == "tiny" else "packaged" if reason else "hub"
     if rows == models == "hub":
         _check_client(upstream)
         return Standing(wanted, "data sets and models come from the Hub", rows, models)
     _check_client("another")
     hub = Hub(rows, models, upstream)
-    text = f"{f'the Hub does not answer ({obstacle}): ' if obstacle else ''}the stand-in Hub serves {_served(rows, models)}"
+    text = f"{f'the Hub does not answer ({reason}): ' if reason else ''}the stand-in Hub serves {_served(rows, models)}"
     standing = Standing(wanted, text, rows, models, hub.address, hub)
     hub.serve(standing)
     return standing
@@ -171,7 +172,7 @@ def _check_client(endpoint: str) -> None:
         raise CourseError("a Hugging Face library was imported before the course's setup: restart the kernel and run the first cell first")
 
 
-def _obstacle(endpoint: str) -> str:
+def obstacle(endpoint: str) -> str:
     """Why the Hub can't be had; "" where it answers. Only an answer is remembered: the network may come back."""
     offline = next((name for name in OFFLINE if os.environ.get(name, "").lower() in ("1", "true", "yes", "on")), "")
     if offline or endpoint in _answered:
@@ -198,7 +199,7 @@ def _client() -> Any:
     return importlib.import_module("httpx2" if importlib.util.find_spec("httpx2") else "httpx").Client(timeout=HUB_TIMEOUT)
 
 
-def _check_network_settings() -> None:
+def check_network_settings() -> None:
     """CourseError that names the variable with which no client can be made, neither for the Hub nor for the loopback."""
     suspects = [name for name in os.environ if name.upper() in NETWORK]
     try:
@@ -225,10 +226,21 @@ def _environment(address: str, work: Path, relays: bool) -> dict[str, str]:
     found = CLIENT | {"COURSE_STANDIN": address, "HF_ENDPOINT": address, "HF_HOME": str(work), "NO_PROXY": hosts, "no_proxy": hosts}
     if not relays:
         return found | {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1"}
+    from shared.course import twins
+
+    found |= _system_proxies()
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = Path(os.environ.get("HF_HOME") or caches / "huggingface").expanduser()
     token = os.environ.get("HF_TOKEN_PATH") or str(home / "token")  # for a gated model; the client reads it, not we
-    return found | {"HF_HUB_CACHE": str(_cache() / "hub"), "HF_TOKEN_PATH": token}  # large models are fetched once
+    return found | {"HF_HUB_CACHE": str(twins.writable_cache() / "hub"), "HF_TOKEN_PATH": token}  # large models are fetched once
+
+
+def _system_proxies() -> dict[str, str]:
+    """The proxies that Windows and macOS keep outside the environment, as variables: with NO_PROXY set nobody looks there any more."""
+    if any(name.upper().endswith("_PROXY") and name.upper() != "NO_PROXY" for name in os.environ):
+        return {}
+    named = {f"{kind.upper()}_PROXY": address for kind, address in getproxies().items()}
+    return {name: address for name, address in named.items() if name in ("HTTP_PROXY", "HTTPS_PROXY")}
 
 
 def _apply(environment: dict[str, str]) -> None:
@@ -248,22 +260,9 @@ def _restore() -> None:
             os.environ[name] = value
 
 
-def _cache() -> Path:
-    """The user's cache, where models stay between runs. CourseError where it cannot be written."""
-    from shared.course import twins
-
-    folder = twins.cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise CourseError(f"cannot write to {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that you can write to") from None
-    return folder
-
-
 def _work_folder() -> Path:
     """A temporary folder of this process; those of processes that died before they could delete theirs are deleted."""
-    mark = f"course-hub-{platform.node()}-"
+    mark = "course-hub-" + ("" if sys.platform == "win32" else f"{platform.node()}-")  # a path of Windows has room for 259 letters
     try:
         for old in Path(tempfile.gettempdir()).glob(f"{mark}*"):
             import psutil
@@ -338,12 +337,14 @@ class Hub:
 
     def serve(self, standing: Standing | None = None) -> None:
         """Serve in a daemon thread until `stop` or the end of the process; with a standing, this process's client asks here from now on."""
-        _cache()
+        from shared.course import twins
+
+        twins.writable_cache()
         self.work = _work_folder()
         threading.Thread(target=self.server.serve_forever, args=(0.1,), daemon=True).start()
         atexit.register(self.stop)
         if standing:
-            environment = _environment(self.address, self.work / "home", "hub" in (self.rows, self.models))
+            environment = _environment(self.address, self.work / "hf", "hub" in (self.rows, self.models))
             kept = {name: getattr(standing, name) for name in ("wanted", "text", "rows", "models")}
             self.about = kept | {"environment": environment, "missing": self.missing}
             _apply(environment)

@@ -24,6 +24,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from shared.course.runtime import CourseError, replace
 from shared.course.standin import Absent, Missing, etag
 
 BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
@@ -117,6 +118,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
 
 
+def writable_cache() -> Path:
+    """`cache_folder`, made if need be. CourseError where it cannot be written."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise CourseError(f"cannot write to {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that you can write to") from None
+    return folder
+
+
 def made_once(target: Path, make: Callable[[Path], None]) -> Path:
     """`target`, written by `make(folder)` unless it is there: whole or not at all, also where two processes make it at once."""
     if not target.is_dir():
@@ -125,7 +137,7 @@ def made_once(target: Path, make: Callable[[Path], None]) -> Path:
         try:
             (work / "model").mkdir()
             make(work / "model")
-            os.replace(work / "model", target)
+            replace(work / "model", target)
         except OSError:
             if not target.is_dir():  # another process was faster
                 raise
@@ -303,7 +315,7 @@ def _marian_tokenizer(folder: Path) -> Any:
         for piece in range(pieces.get_piece_size()):
             known.setdefault(pieces.id_to_piece(piece), len(known))
     known["<pad>"] = len(known)
-    (folder / "vocab.json").write_text(json.dumps(known), encoding="utf8")
+    (folder / "vocab.json").write_text(json.dumps(known), encoding="utf8", newline="\n")
     languages = {"source_lang": "en", "target_lang": "id"}
     return transformers.MarianTokenizer(*(str(files[name]) for name in ("source", "target")), vocab=str(folder / "vocab.json"), **languages)
 
@@ -389,7 +401,7 @@ def _unpack(package: Package, folder: Path) -> None:
         with zipfile.ZipFile(whole) as archive:
             archive.extractall(folder)
     for file in (folder / package.folder).iterdir():
-        os.replace(file, folder / file.name)
+        replace(file, folder / file.name)
     (folder / package.folder).rmdir()
 
 

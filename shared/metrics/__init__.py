@@ -1,6 +1,6 @@
 """Scores with their uncertainty. Arrays or texts in, numbers out: no files, no plots.
 
-    intervals   bootstrap resamples, percentile intervals, paired differences
+    intervals   Wilson's interval of a share, bootstrap of rows and of groups, paired differences
     labels      one label per row: confusion matrix, F1, calibration
     multilabel  several labels per row, and their thresholds
     squad       exact match, F1 and refusing, as the official scripts define them
@@ -13,7 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from shared.metrics.intervals import RESAMPLES, Metric, interval, mean_difference, resample_weights
+from shared.metrics.intervals import RESAMPLES, Metric, cluster_weights, interval, mean_difference, resample_weights, wilson
 from shared.metrics.labels import (
     accuracy,
     accuracy_by_bucket,
@@ -84,6 +84,7 @@ __all__ = [
     "chrf",
     "class_table",
     "classification_scores",
+    "cluster_weights",
     "confusion_matrix",
     "expected_calibration_error",
     "hamming_loss",
@@ -122,6 +123,7 @@ __all__ = [
     "unsupported",
     "unsupported_rate",
     "weighted_f1",
+    "wilson",
     "word_overlap",
     "words",
     *MODULES,

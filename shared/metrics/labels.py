@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights
+from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, some_rows, wilson
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -35,12 +35,14 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.ndarray:
     """Counts [classes, classes]: how many rows of gold class i (row) were predicted as class j (column).
 
-    Raises ValueError where the two differ in length or a value is outside 0..classes-1.
+    Raises ValueError where the two differ in length or a value is no whole number of 0..classes-1.
     """
     labels, predictions = np.asarray(labels), np.asarray(predictions)
     if labels.shape != predictions.shape:
         raise ValueError(f"{len(labels)} labels but {len(predictions)} predictions: they must be row by row the same")
     both = np.concatenate([labels, predictions])
+    if both.dtype.kind == "f" and (broken := both[both != np.floor(both)]).size:
+        raise ValueError(f"labels and predictions must be whole numbers, found {broken[0]:g}: take the argmax of probabilities")
     if both.size and not (0 <= both.min() and both.max() < classes):
         raise ValueError(f"labels and predictions must lie in 0..{classes - 1}, found {both.min()}..{both.max()}")
     cells = labels.astype(np.int64) * classes + predictions.astype(np.int64)
@@ -86,29 +88,44 @@ def bootstrap_confusions(confusion: np.ndarray, resamples: int = RESAMPLES, seed
 
     Drawing n rows with replacement and counting them per cell *is* a multinomial draw of n over the cells' shares, so
     the rows themselves are not needed and the cost does not depend on n. Percentile bootstrap: Efron & Tibshirani
-    (1993), chapter 13.
+    (1993), chapter 13. Raises CourseError for a matrix without rows.
     """
     total = int(confusion.sum())
+    some_rows(total)
     draws = np.random.default_rng(seed).multinomial(total, confusion.ravel() / total, size=resamples)
     return draws.reshape(resamples, *confusion.shape)
 
 
 def classification_scores(confusion: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Metric]:
-    """Accuracy, macro-F1 and weighted F1, each with its 95 % bootstrap interval."""
+    """Accuracy with Wilson's 95 % interval, macro-F1 and weighted F1 with their bootstrap's. Raises CourseError for no rows."""
     drawn = bootstrap_confusions(confusion, resamples, seed)
-    measures: dict[str, Callable] = {"accuracy": accuracy, "macro_f1": macro_f1, "weighted_f1": weighted_f1}
-    return {name: interval(measure(confusion), measure(drawn)) for name, measure in measures.items()}
+    scores = {"accuracy": wilson(np.trace(confusion), confusion.sum())}
+    measures: dict[str, Callable] = {"macro_f1": macro_f1, "weighted_f1": weighted_f1}
+    return scores | {name: interval(measure(confusion), measure(drawn)) for name, measure in measures.items()}
 
 
 def class_table(confusion: np.ndarray, names: list[str], resamples: int = RESAMPLES, seed: int = 0) -> list[dict]:
-    """One row a class: {'class', 'precision', 'recall', 'f1': {'value', 'low', 'high'}, 'support'}."""
+    """One row a class: {'class', 'precision', 'recall', 'f1': {'value', 'low', 'high'}, 'support'}.
+
+    Precision and recall are shares (of the rows predicted, of those that are of the class) and get Wilson's 95 % interval, F1 the
+    bootstrap's. A share of no rows is 0 with the interval [0, 1]: nothing is known of it. Raises CourseError for no rows at all.
+    """
     scores, drawn = per_class(confusion), per_class(bootstrap_confusions(confusion, resamples, seed))
+    hits, predicted, support = np.diagonal(confusion), confusion.sum(0), confusion.sum(1)
     return [
-        {"class": name}
-        | {key: interval(scores[key][i], drawn[key][:, i]) for key in ("precision", "recall", "f1")}
-        | {"support": int(scores["support"][i])}
+        {
+            "class": name,
+            "precision": _share(hits[i], predicted[i]),
+            "recall": _share(hits[i], support[i]),
+            "f1": interval(scores["f1"][i], drawn["f1"][:, i]),
+            "support": int(support[i]),
+        }
         for i, name in enumerate(names)
     ]
+
+
+def _share(hits: int, rows: int) -> Metric:
+    return wilson(hits, rows) if rows else {"value": 0.0, "low": 0.0, "high": 1.0}
 
 
 def surest_errors(probabilities: np.ndarray, labels: np.ndarray, n: int = 10) -> list[int]:
@@ -118,17 +135,15 @@ def surest_errors(probabilities: np.ndarray, labels: np.ndarray, n: int = 10) ->
 
 
 def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: Sequence[str] | None = None) -> list[dict]:
-    """Accuracy with its 95 % bootstrap interval in each bucket: [{'bucket', 'accuracy', 'rows'}], in order of the buckets.
+    """Accuracy with Wilson's 95 % interval in each bucket: [{'bucket', 'accuracy', 'rows'}], in order of the buckets.
 
     Args:
         right: booleans [rows], whether the row was predicted right.
         bucket: the bucket of each row [rows]; numbers or names, sorted as they are.
+        seed: changes nothing, since no row is drawn; `mean_by_bucket` has the same arguments.
         titles: where the buckets are numbers from 0, what they are called.
     """
-    def drawn(inside: np.ndarray) -> np.ndarray:  # the mean of resampled zeros and ones is a binomial's
-        return np.random.default_rng(seed).binomial(len(inside), inside.mean(), size=RESAMPLES) / len(inside)
-
-    return _by_bucket("accuracy", right, bucket, drawn, titles)
+    return _by_bucket("accuracy", right, bucket, lambda inside: wilson(inside.sum(), len(inside)), titles)
 
 
 def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: Sequence[str] | None = None) -> list[dict]:
@@ -138,8 +153,8 @@ def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles
         values: a score a row [rows], for example each question's F1.
         bucket, titles: as in `accuracy_by_bucket`.
     """
-    def drawn(inside: np.ndarray) -> np.ndarray:
-        return resample_weights(len(inside), seed=seed) @ inside / len(inside)
+    def drawn(inside: np.ndarray) -> Metric:
+        return interval(inside.mean(), resample_weights(len(inside), seed=seed) @ inside / len(inside))
 
     return _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn, titles)
 
@@ -152,10 +167,10 @@ def mean_of_known(values: Sequence[float] | np.ndarray) -> float | None:
 
 
 def _by_bucket(
-    measure: str, values: np.ndarray, bucket: np.ndarray, drawn: Callable[[np.ndarray], np.ndarray], titles: Sequence[str] | None
+    measure: str, values: np.ndarray, bucket: np.ndarray, score: Callable[[np.ndarray], Metric], titles: Sequence[str] | None
 ) -> list[dict]:
     parts = {titles[int(name)] if titles else str(name): values[bucket == name] for name in np.unique(bucket)}
-    return [{"bucket": name, measure: interval(v.mean(), drawn(v)), "rows": len(v)} for name, v in parts.items()]
+    return [{"bucket": name, measure: score(v), "rows": len(v)} for name, v in parts.items()]
 
 
 def words(text: str) -> list[str]:
@@ -193,7 +208,11 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
 
 
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
-    """ECE: the mean gap between confidence and accuracy over the bins, weighted by their rows (Guo et al. 2017)."""
+    """ECE: the mean gap between confidence and accuracy over the bins, weighted by their rows (Guo et al. 2017).
+
+    Few rows make it too high: a perfectly calibrated model of 100 rows has an error of several points. Raises CourseError for none.
+    """
+    some_rows(len(labels))
     table = reliability(probabilities, labels, bins)
     return float(np.average(np.abs(table["confidence"] - table["accuracy"]), weights=table["count"]))
 

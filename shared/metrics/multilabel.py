@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shared.course.runtime import CourseError
-from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights
+from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, some_rows, wilson
 from shared.metrics.labels import ratio, sigmoid
 
 
@@ -66,31 +66,36 @@ def multilabel_f1(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def subset_accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of rows whose whole set of labels is right."""
+    """Share of rows whose whole set of labels is right. Raises CourseError for no rows."""
+    some_rows(len(gold))
     return float((np.asarray(gold, bool) == np.asarray(predicted, bool)).all(-1).mean())
 
 
 def hamming_loss(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of all row-label decisions that are wrong. Naming nothing already scores low where labels are rare."""
+    """Share of all row-label decisions that are wrong. Naming nothing already scores low where labels are rare.
+
+    Raises CourseError for no rows.
+    """
+    some_rows(len(gold))
     return float((np.asarray(gold, bool) != np.asarray(predicted, bool)).mean())
 
 
 def multilabel_scores(
     gold: np.ndarray, predicted: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[dict[str, Metric], list[dict]]:
-    """Micro-, macro-, weighted F1 and subset accuracy with 95 % intervals, and one table row per label.
+    """Micro-, macro-, weighted F1 and subset accuracy with 95 % intervals (the accuracy's is Wilson's), and one table row per label.
 
     The bootstrap draws rows. Since all counts are sums over rows, a thousand resamples are one matrix product of the
     draws [resamples, rows] with the row's contributions [rows, 3 x labels].
 
-    Returns ({name: {'value', 'low', 'high'}}, [{'precision', 'recall', 'f1': {...}, 'support'}]).
+    Returns ({name: {'value', 'low', 'high'}}, [{'precision', 'recall', 'f1': {...}, 'support'}]). Raises CourseError for no rows.
     """
     weights = resample_weights(len(gold), resamples, seed)
     counts, drawn = label_counts(gold, predicted), label_counts(gold, predicted, weights)
     values, samples = multilabel_f1(counts), multilabel_f1(drawn)
     scores = {name: interval(values[name], samples[name]) for name in values}
     exact = (np.asarray(gold, bool) == np.asarray(predicted, bool)).all(-1)
-    scores["accuracy"] = interval(exact.mean(), weights @ exact.astype(np.float32) / len(exact))
+    scores["accuracy"] = wilson(exact.sum(), len(exact))
     per_label, per_label_drawn = label_scores(counts), label_scores(drawn)
     rows = [
         {key: interval(per_label[key][i], per_label_drawn[key][:, i]) for key in ("precision", "recall", "f1")}
@@ -107,7 +112,9 @@ def best_thresholds(gold: np.ndarray, probabilities: np.ndarray) -> tuple[np.nda
     cuts are a cumulative sum. The threshold lies half-way to the next lower probability, so that it does not hang on
     one row; of equal F1 the highest threshold wins. A label without gold rows gets threshold 1 and F1 0.
     For one threshold over all labels pass both arrays as a single column: `best_thresholds(g.reshape(-1, 1), ...)`.
+    Raises CourseError for no rows.
     """
+    some_rows(len(gold))
     gold, probabilities = np.asarray(gold, bool), np.asarray(probabilities, np.float64)
     order = np.argsort(-probabilities, axis=0, kind="stable")
     ranked = np.take_along_axis(probabilities, order, axis=0)
