@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Features, concatenate_datasets
+from datasets import Dataset, Features
 from transformers import BatchEncoding
 
 from shared.course.rows import DATA_SETS
@@ -91,13 +91,6 @@ def _whole_groups(values: list[str], n: int, seed: int) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(len(groups))
     drawn = np.searchsorted(np.cumsum(np.bincount(member)[order]), n) + 1
     return np.flatnonzero(np.isin(member, order[:drawn]))
-
-
-def join(*parts: Dataset) -> Dataset:
-    """The parts' rows one after another; described as the first part (record the parts, not the whole)."""
-    whole = concatenate_datasets(list(parts))
-    whole.info.description = parts[0].info.description
-    return whole
 
 
 def drop_overlap(train: Dataset, test: Dataset, column: str, tail: int = 60) -> Dataset:

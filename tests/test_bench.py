@@ -99,7 +99,7 @@ def test_the_arguments_are_those_of_the_lessons_cell():
 
 
 def test_every_rung_reads_the_same_texts_once(cfg, rows, tokenizer, tmp_path, bf16):
-    cfg = dataclasses.replace(cfg, values=cfg.values | {"max_length": 256})  # the twin's tokenizer knows few words: its texts are long
+    cfg = dataclasses.replace(cfg, settings=dict(cfg) | {"max_length": 256})  # the twin's tokenizer knows few words: its texts are long
     seen, positions = [], []
     for recipe in bench_training.ladder(cfg).values():
         batches = list(trainer(recipe, cfg, rows, tokenizer, tmp_path).get_train_dataloader())

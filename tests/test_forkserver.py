@@ -39,6 +39,14 @@ def test_a_forked_process_has_the_libraries_and_is_otherwise_its_own(modules):
         assert done.stdout.strip() == f"True False {modules} {who} ['{who}']"
 
 
+def test_the_streams_are_those_of_the_asking_process_whatever_the_server_had(modules):
+    """A pipe where the server (under pytest's capture) has a file: one cannot be sought in, which `reconfigure` does."""
+    change = "import sys\nfor stream in (sys.stdout, sys.stderr):\n    stream.reconfigure(errors='replace')\n    print('fine', file=stream)"
+    (modules / "change.py").write_text(change)
+    done = subprocess.run(forkserver.command("change"), cwd=modules, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "fine\n")
+
+
 def test_without_a_server_the_same_command_starts_python_anew(modules, monkeypatch):
     monkeypatch.delenv(forkserver.ADDRESS)
     done = subprocess.run(

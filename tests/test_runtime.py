@@ -286,7 +286,7 @@ def test_config_reads_like_an_object_and_like_a_mapping():
     assert list(cfg) == ["epochs", "model"]
     assert len(cfg) == 2
     assert cfg.get("nothing", 9) == 9
-    with pytest.raises(AttributeError, match=r"configuration of lesson has no key 'epoch'"):
+    with pytest.raises(AttributeError, match=r"settings of lesson have no key 'epoch'"):
         _ = cfg.epoch
 
 

@@ -467,7 +467,7 @@ def test_the_formula_for_many_sums_is_sacrebleus_one_by_one():
         (8, sacrebleu.CHRF(), text._chrf),
         (40, sacrebleu.CHRF(word_order=2), text._chrf),
     ):
-        statistics = text._statistics(metric, *text_pairs(60, seed=longest, longest=longest))
+        statistics = text.corpus_statistics(metric, *text_pairs(60, seed=longest, longest=longest))
         sums = np.stack([statistics[rng.integers(60, size=size)].sum(0) for size in [1, 1, 2, 3, 5, 60] * 40])
         expected = [metric._compute_score_from_stats(row.tolist()).score for row in sums]
         assert formula(sums) == pytest.approx(expected, rel=1e-9, abs=1e-12)

@@ -102,6 +102,8 @@ def become(client: socket.socket) -> int:
     asked = json.loads(_received(client, int.from_bytes(head, "big")))
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
+    # the server's streams remember whether they could seek in what stood there before
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, encoding="utf8", closefd=False) for number in (1, 2))
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.chdir(asked["folder"])
     os.environ.clear()

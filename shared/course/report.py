@@ -58,14 +58,14 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _writing(run: RunFolder) -> AbstractContextManager[None]:
+def writing_results(run: RunFolder) -> AbstractContextManager[None]:
     again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
     return runtime.writing(run.name, again)
 
 
 def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
     """`plots/*.png` and, last, `results.json` in the run folder; a line says where. CourseError where the disk is full."""
-    with _writing(run):
+    with writing_results(run):
         for name, figure in figures.items():
             plots.save(figure, run.path / "plots", name)
         write_json(run.path / "results.json", results)  # last, since a run that has it is complete

@@ -31,7 +31,7 @@ class Settings(Mapping):
 
     lesson: str
     profile: str
-    values: dict[str, Any]
+    settings: dict[str, Any]
     overrides: dict[str, Any] = field(default_factory=dict)
     changed: dict[str, tuple[Any, Any, str]] = field(default_factory=dict)
 
@@ -41,19 +41,19 @@ class Settings(Mapping):
         return {key: old for key, (old, new, _) in self.changed.items() if str(new).startswith(SUBSTITUTE)}
 
     def __getattr__(self, key: str) -> Any:
-        values = self.__dict__.get("values", {})  # still empty while a copy is being made
-        if key not in values:
+        settings = self.__dict__.get("settings", {})  # still empty while a copy is being made
+        if key not in settings:
             raise AttributeError(f"the settings of {self.__dict__.get('lesson')} have no key '{key}'")
-        return values[key]
+        return settings[key]
 
     def __getitem__(self, key: str) -> Any:
-        return self.values[key]
+        return self.settings[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.settings)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.settings)
 
 
 def settings(lesson: str, **values: Any) -> Settings:

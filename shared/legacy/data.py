@@ -23,13 +23,12 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow
-from datasets import ClassLabel, Dataset, Features, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, List, Value, concatenate_datasets, load_dataset
 from datasets.exceptions import DatasetGenerationError
 
 from shared import data as rows
 from shared.course.runtime import ROOT, CourseError, check_max_length, hub_reachable, profile, unknown, withhold_texts
 from shared.data import BUNDLED, count_cut, fingerprint, stratified_sizes, subsample  # noqa: F401
-from shared.data import join as join
 
 # What reading a damaged copy raises. Compared exactly: the Hub client's own errors are subclasses of OSError and FileNotFoundError.
 DAMAGED = (pyarrow.ArrowInvalid, json.JSONDecodeError, DatasetGenerationError, OSError, FileNotFoundError)
@@ -356,6 +355,13 @@ def hold_out(dataset: Dataset, n: int, seed: int = 0, name: str = "validation", 
     rest, held_out = rows.hold_out(dataset, n, seed, None if spec.multi_label else spec.label, group)
     held_out.info.description = json.dumps(info | {"split": name, "source": f"{info['source']}, held out of {info['split']}"})
     return rest, held_out
+
+
+def join(*parts: Dataset) -> Dataset:
+    """The parts' rows one after another; described as the first part (record the parts, not the whole)."""
+    whole = concatenate_datasets(list(parts))
+    whole.info.description = parts[0].info.description
+    return whole
 
 
 def drop_overlap(train: Dataset, test: Dataset, tail: int = 60, column: str | None = None) -> Dataset:

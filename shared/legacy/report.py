@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from shared.course.report import _writing, write_json, write_results
+from shared.course.report import write_json, write_results, writing_results
 from shared.legacy import runtime
 from shared.legacy.runtime import Config, RunFolder
 
@@ -77,6 +77,6 @@ def once(run: RunFolder, name: str, work: Callable[[], Any]) -> Any:
     record = run.logs / f"{name}.json"
     if not runtime.agreed(record.is_file):
         done = work()
-        with _writing(run):
+        with writing_results(run):
             runtime.by_main_process(lambda: write_json(record, done))
     return json.loads(record.read_text(encoding="utf8"))

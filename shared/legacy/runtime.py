@@ -7,45 +7,16 @@ import os
 import textwrap
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any
 
 from shared.course.runtime import *  # noqa: F403  (an old lesson finds everything under one name)
 from shared.course.runtime import PROFILES, CourseError, memory_mb, parse_overrides, profile, quiet, say_where, set_seed, unknown
+from shared.course.settings import Settings as Config
 
 COLUMNS = PROFILES[:3]  # of a lesson's configuration table
-
-
 WIDEST = 24  # letters of a value in the table that a lesson prints of its configuration
-
-
 SPLIT_ROWS = ("train_rows", "validation_rows", "test_rows")  # go to data.load_split, where None takes the whole split
-
-
-@dataclass(frozen=True)
-class Config(Mapping):
-    """One profile's column of a lesson's configuration table, with the overrides applied. `cfg.key` reads a value."""
-
-    lesson: str
-    profile: str
-    settings: dict[str, Any]
-    overrides: dict[str, Any] = field(default_factory=dict)
-
-    def __getattr__(self, key: str) -> Any:
-        settings = self.__dict__.get("settings", {})  # still empty while a copy is being made
-        if key not in settings:
-            raise AttributeError(f"the configuration of {self.__dict__.get('lesson')} has no key '{key}'")
-        return settings[key]
-
-    def __getitem__(self, key: str) -> Any:
-        return self.settings[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.settings)
-
-    def __len__(self) -> int:
-        return len(self.settings)
 
 
 def convert(key: str, text: str, row: tuple[Any, Any, Any]) -> Any:
@@ -99,7 +70,6 @@ def _print_table(table: dict[str, tuple], column: int, overrides: dict[str, Any]
 
 
 def _shortened(value: Any) -> str:
-    """`_shown`, cut to what a column of the printed configuration has room for."""
     """`_shown`, cut to what a column of the printed configuration has room for."""
     text = _shown(value)
     return text if len(text) <= WIDEST else text[: WIDEST - 2].rstrip() + " …"

@@ -15,7 +15,6 @@ import numpy as np
 from shared.course.runtime import CourseError
 
 RESAMPLES = 1_000
-
 Metric = dict[str, float]  # {'value', 'low', 'high'}
 
 

@@ -1,4 +1,4 @@
-"""Metrics with their uncertainty. Arrays in, numbers out: no files, no plots.
+"""Metrics of a classifier whose rows have one label each, and its calibration. Arrays in, numbers out.
 
 Everything about a single-label classifier except calibration is a function of its confusion matrix, so the functions
 here take one, or a whole stack of them (shape [..., classes, classes], rows gold, columns predicted): a bootstrap over
@@ -134,13 +134,12 @@ def surest_errors(probabilities: np.ndarray, labels: np.ndarray, n: int = 10) ->
     return wrong[np.argsort(-probabilities[wrong].max(-1), kind="stable")][:n].tolist()
 
 
-def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: Sequence[str] | None = None) -> list[dict]:
+def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, titles: Sequence[str] | None = None) -> list[dict]:
     """Accuracy with Wilson's 95 % interval in each bucket: [{'bucket', 'accuracy', 'rows'}], in order of the buckets.
 
     Args:
         right: booleans [rows], whether the row was predicted right.
         bucket: the bucket of each row [rows]; numbers or names, sorted as they are.
-        seed: changes nothing, since no row is drawn; `mean_by_bucket` has the same arguments.
         titles: where the buckets are numbers from 0, what they are called.
     """
     return _by_bucket("accuracy", right, bucket, lambda inside: wilson(inside.sum(), len(inside)), titles)

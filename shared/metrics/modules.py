@@ -11,7 +11,7 @@ import numpy as np
 from shared.course.runtime import CourseError
 from shared.metrics.labels import accuracy, confusion_matrix, macro_f1, weighted_f1
 from shared.metrics.squad import best_null_threshold, refusing, squad_rows
-from shared.metrics.text import References, _statistics, chrf, meteor_without_synonyms, rouge
+from shared.metrics.text import References, chrf, corpus_statistics, meteor_without_synonyms, rouge
 
 _TEXT, _TEXTS = datasets.Value("string"), datasets.List(datasets.Value("string"))
 _ANSWERS = {"id": _TEXT, "answers": {"text": _TEXTS, "answer_start": datasets.List(datasets.Value("int32"))}}
@@ -99,7 +99,7 @@ class Sacrebleu(_Offline):
         import sacrebleu
 
         metric = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase)
-        total = _statistics(metric, predictions, references).sum(0).astype(int).tolist()
+        total = corpus_statistics(metric, predictions, references).sum(0).astype(int).tolist()
         found = metric._compute_score_from_stats(total)
         names = ("score", "counts", "totals", "precisions", "bp", "sys_len", "ref_len")
         return {name: getattr(found, name) for name in names} | {"signature": str(metric.get_signature())}

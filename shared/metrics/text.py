@@ -165,7 +165,7 @@ def meteor_without_synonyms(predictions: Sequence[str], references: References, 
 # ---------------------------------------------------------------- BLEU and chrF
 
 
-def _statistics(metric: Any, predictions: Sequence[str], references: References) -> np.ndarray:
+def corpus_statistics(metric: Any, predictions: Sequence[str], references: References) -> np.ndarray:
     """The counts per row that sacrebleu adds up for a corpus score, [rows, counts]."""
     golds = paired(predictions, references)
     streams = [[texts[k] if k < len(texts) else None for texts in golds] for k in range(max(map(len, golds)))]
@@ -204,7 +204,7 @@ def bleu(
     import sacrebleu
 
     metric = sacrebleu.BLEU(tokenize=tokenize, lowercase=lowercase)
-    statistics = _statistics(metric, predictions, references)
+    statistics = corpus_statistics(metric, predictions, references)
     found = {"bleu": _corpus_score(metric, statistics, _bleu, resamples, seed)}
     return TextScores(found, {}, counted(predictions), signature=str(metric.get_signature()))
 
@@ -228,7 +228,7 @@ def chrf(predictions: Sequence[str], references: References, word_order: int = 0
     import sacrebleu
 
     metric = sacrebleu.CHRF(word_order=word_order)
-    statistics = _statistics(metric, predictions, references)
+    statistics = corpus_statistics(metric, predictions, references)
     found = {"chrf": _corpus_score(metric, statistics, _chrf, resamples, seed)}
     return TextScores(found, {"chrf": _chrf(statistics)}, counted(predictions), signature=str(metric.get_signature()))
 
