@@ -185,8 +185,7 @@ def save_results(
     """Write `results.json` and `plots/*.png` into the run folder and return the results; call it before anything is asserted.
 
     Args:
-        trainer: the one that trained, for its model and its history. What it took is in the logs of `course.callbacks`, those of
-            the run's parts (`run.part`) added up.
+        trainer: the one that trained, for its model and history. What it took is in `course.callbacks`' logs, the run's parts added up.
         splits: the `Dataset`s that were used, by name.
         metrics, baselines: {name: {'value', 'low', 'high'}}, {baseline: {metric: value}}; the rest as in the results' schema.
 
