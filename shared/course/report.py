@@ -33,6 +33,7 @@ import jinja2
 from shared import plots
 from shared.course import runtime
 from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, unknown, write_whole
+from shared.course.settings import ASIDE
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
@@ -141,8 +142,8 @@ def duration(seconds: float) -> str:
 
 
 def changed(overrides: dict[str, Any]) -> str:
-    """What a run was told with --set, as the end of a sentence; '' for none. `resume` is left out: it names a folder that only one had."""
-    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key != "resume"]
+    """What a run was told with --set, as the end of a sentence; '' for none. What changes nothing of the training is left out."""
+    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key not in ASIDE]
     told = [code_span(f"--set {shlex.quote(pair)}") for pair in pairs]
     return f"; this run changed them with {' '.join(told)}" if told else ""
 

@@ -431,6 +431,7 @@ class RunFolder:
 
     path: Path
     resumed: bool = False
+    report_to: str = "none"  # the tracker of its trainings, see `tracking`
 
     @property
     def model(self) -> Path:
@@ -488,7 +489,7 @@ def run_folder(cfg: Settings) -> RunFolder:
     path = outputs_root()
     try:
         path = agreed(lambda: _resumed_path(resume) if resume else _new_path(cfg))
-        run = RunFolder(path, resumed=bool(resume))
+        run = RunFolder(path, bool(resume), cfg.get("report_to", "none"))
         for folder in (run.model, run.logs, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
         probe = run.logs / f".write-test-{os.getpid()}"
@@ -512,7 +513,8 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     Else its results would claim settings under which the first part of the training did not run.
     """
     note = run.path / "settings.json"
-    values = {key: value for key, value in cfg.items() if key != "resume"}
+    aside = ("resume", "push_to_hub", "report_to")  # may change from one part of a run to the next
+    values = {key: value for key, value in cfg.items() if key not in aside}
     now = json.loads(json.dumps({"lesson": cfg.lesson, "profile": cfg.profile} | values))
     if not (run.resumed and note.is_file()):  # a run folder made by hand has no note
         write_whole(note, json.dumps(now, indent=1, ensure_ascii=False))
