@@ -507,6 +507,20 @@ def run_folder(cfg: Settings) -> RunFolder:
     return run
 
 
+def newest_run(lesson: str, everywhere: bool = False) -> RunFolder | None:
+    """The newest complete run of a lesson ("task-1/ag-news") that kept a model; None where there is none.
+
+    Args:
+        everywhere: of any profile and any data; else of the active profile, on the lesson's own data.
+    """
+    for file in sorted(outputs_root().glob("*/results.json"), reverse=True):  # the names begin with the time
+        made, run = json.loads(file.read_text(encoding="utf8")), RunFolder(file.parent)
+        ours = everywhere or (made["profile"] == profile() and not made["config"].get("data"))
+        if made["lesson"] == lesson and ours and any(run.model.glob("*config.json")):
+            return run
+    return None
+
+
 def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     """Write down what a new run was started with; CourseError where a resumed one was started with something else.
 
