@@ -27,7 +27,7 @@ def folder(name, model, base):
     run = runtime.RunFolder(Path(name))
     model.save_pretrained(run.model)
     transformers.AutoTokenizer.from_pretrained(base).save_pretrained(run.model)
-    (run.model / "training_args.bin").write_bytes(b"names /home/ada")
+    (run.model / "training_args.bin").write_bytes(b"names /srv/ada")
     return run
 def same(one, other):
     ours, theirs = one.state_dict(), other.state_dict()
@@ -223,11 +223,11 @@ def finished(tmp_path, monkeypatch) -> RunFolder:
 
 def test_a_card_for_the_readers_own_data_names_no_file_and_no_folder(finished):
     results = json.loads(json.dumps(RESULTS))
-    results["config"] |= {"data": "/home/ada/secret.csv", "columns": {"text": "review"}, "text": "review", "model": str(finished.path)}
+    results["config"] |= {"data": "/srv/ada/secret.csv", "columns": {"text": "review"}, "text": "review", "model": str(finished.path)}
     for part in results["data"].values():
         part["source"] = "file secret.csv"
     card = upload.card(finished.model, results, "ada/news")
-    assert "secret" not in card and "/home" not in card and str(finished.path) not in card and "`text`" not in card
+    assert "secret" not in card and "/srv" not in card and str(finished.path) not in card and "`text`" not in card
     assert ", on data of the author's own." in card and "| the author's own file |" in card and "a&#124;b, c." in card
     assert "base_model" not in yaml.safe_load(card.split("---")[1])
 
