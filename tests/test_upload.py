@@ -88,6 +88,7 @@ def test_all_files_arrive_and_the_model_loads_from_there(published):
     assert published["files"] == ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     assert published["same"] and published["said"] == 4
     assert published["visibility"] == {"ada/news": "private"}
+    assert "NOTE: this run does without the Hub, so push_to_hub=ada/news is a rehearsal" in published["output"]
     assert "a rehearsal: the stand-in Hub has ada/news until this run ends, and nothing has left this machine" in published["output"]
 
 

@@ -77,6 +77,8 @@ def check(name: str) -> None:
             f"push_to_hub={name} needs a token with write access (huggingface.co/settings/tokens): set HF_TOKEN, or run hf auth login"
         )
     _asked(name, lambda: HfApi(endpoint=endpoint).create_repo(name, private=True, exist_ok=True))
+    if rehearsal:
+        print(f"NOTE: this run does without the Hub, so push_to_hub={name} is a rehearsal; shared.course.upload can send the model later")
 
 
 def _asked(name: str, call: Any, kept: str = "") -> Any:
@@ -147,7 +149,7 @@ def card(folder: Path, results: dict[str, Any], name: str) -> str:
 
 def _tested(page: Any, results: dict[str, Any]) -> list[str]:
     """The splits that the scores are measured on, as the lesson's report names them."""
-    return list(getattr(page, "tested", None) or [split for split in results["data"] if split.startswith("test")])
+    return list(getattr(page, "tested", None) or [name for name in results["data"] if name.startswith("test")] or [*results["data"]][-1:])
 
 
 def _header(folder: Path, results: dict[str, Any], name: str, tested: list[str]) -> str:
