@@ -100,7 +100,6 @@ def test_somebody_elses_repository_is_refused_before_anything_is_trained(tmp_pat
 @pytest.mark.parametrize(
     ("lesson", "option"),
     [
-        ("go-emotions", "positive_weight=20"),
         ("phi2-xsum", "four_bit=false"),
         ("llm-sst2", "four_bit=false"),
         ("llm-squad-v2", "four_bit=false"),
