@@ -14,7 +14,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from shared.course import demo
+from shared.course import demo, upload
 from shared.course.runtime import CourseError, RunFolder, newest_run
 
 BERT, T5, LLAMA = "google-bert/bert-base-uncased", "google-t5/t5-small", "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -98,7 +98,7 @@ def test_a_classifier_gives_every_label_a_probability(outputs):
 
 def test_the_texts_that_a_classifier_reads():
     def columns(lesson, **config):
-        return demo.text_columns({"lesson": lesson, "config": config})
+        return upload.text_columns({"lesson": lesson, "config": config})
 
     assert columns("task-1/ag-news") == ["text"] and columns("task-1/mnli") == ["premise", "hypothesis"]
     assert columns("task-1/go-emotions") == ["text"] and columns("task-1/new") == ["text"]

@@ -233,6 +233,16 @@ def test_a_card_for_the_readers_own_data_names_no_file_and_no_folder(finished):
     assert "base_model" not in yaml.safe_load(card.split("---")[1])
 
 
+def test_a_card_says_how_two_texts_are_asked_about_and_that_several_labels_may_hold(finished):
+    results = json.loads((ROOT / "task-1/mnli/results/laptop.json").read_text(encoding="utf8"))
+    card = upload.card(finished.model, results, "ada/pairs")
+    assert 'print(classify({"text": "The first text.", "text_pair": "The second text."}))' in card and "Several labels" not in card
+    assert "Measured on 9,815 rows of `matched`, which took no part" in card
+    config = json.loads((finished.model / "config.json").read_text()) | {"problem_type": "multi_label_classification"}
+    (finished.model / "config.json").write_text(json.dumps(config))
+    assert "- Several labels may hold at once." in upload.card(finished.model, RESULTS, "ada/several")
+
+
 def test_a_card_names_the_hubs_data_set_a_substitute_and_a_twin(finished):
     results = json.loads(json.dumps(RESULTS))
     results["model"] |= {"id": "a/b (random two-layer twin)", "stands_in_for": "google-t5/t5-small"}

@@ -16,7 +16,7 @@ from typing import Any
 from shared.course import runtime, standin
 from shared.course.run import find_lessons
 from shared.course.runtime import ROOT, CourseError, RunFolder, newest_run
-from shared.course.upload import kind_of
+from shared.course.upload import kind_of, text_columns
 
 LONGEST_ANSWER = 30  # tokens of an answer that is marked in a text
 
@@ -40,16 +40,6 @@ def chosen(lesson: str) -> tuple[RunFolder, dict[str, Any]]:
 
 
 # ---------------------------------------------------------------- what the pages do
-
-
-def text_columns(results: dict[str, Any]) -> list[str]:
-    """The texts that a classifier reads: one, or two as in inference."""
-    from shared.course.rows import DATA_SETS
-
-    told = results["config"].get("columns") or {}
-    known = DATA_SETS.get(results["lesson"].split("/")[1].replace("-", "_"))
-    written = [name for name, kind in known.features.items() if kind.get("dtype") == "string" and name != "id"] if known else []
-    return [name for name in told if not name.startswith("label")] or written or ["text"]
 
 
 def classifier(run: RunFolder, max_length: int) -> Callable[..., dict[str, float]]:

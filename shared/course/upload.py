@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.course import report, runtime, standin
+from shared.course.rows import DATA_SETS
 from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, write_whole
 from shared.course.settings import ASIDE, SUBSTITUTE
 
@@ -40,6 +41,14 @@ def kind_of(folder: Path) -> str:
         return ADAPTED.get(_read(folder / "adapter_config.json")["task_type"], "")
     names = _read(folder / "config.json").get("architectures") if (folder / "config.json").is_file() else None
     return next((kind for end, kind in KINDS.items() if names and names[0].endswith(end)), "")
+
+
+def text_columns(results: dict[str, Any]) -> list[str]:
+    """The texts that a classifier reads: one, or two as in inference."""
+    told = results["config"].get("columns") or {}
+    known = DATA_SETS.get(results["lesson"].split("/")[1].replace("-", "_"))
+    written = [name for name, kind in known.features.items() if kind.get("dtype") == "string" and name != "id"] if known else []
+    return [name for name in told if not name.startswith("label")] or written or ["text"]
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,33 +142,35 @@ def base_of(folder: Path, results: dict[str, Any]) -> str:
 def card(folder: Path, results: dict[str, Any], name: str) -> str:
     """The model card (README.md) of a saved model or adapter: what the results say, with intervals, below the Hub's header."""
     shown = report.inert(results)
-    page, base = report.headline(ROOT / results["lesson"], shown), base_of(folder, results)
+    page = report.headline(ROOT / results["lesson"], shown)
     own = bool(results["config"].get("data")) and bool(results["config"].get("columns"))
     hidden = {*NOT_SHOWN, *results["config"].get("columns", {})}
-    config, adapter = folder / "config.json", (folder / "adapter_config.json").is_file()
-    names = _read(config).get("id2label", {}).values() if kind_of(folder) == "text-classification" and config.is_file() else []
+    config = _read(folder / "config.json") if (folder / "config.json").is_file() else {}
+    names = config.get("id2label", {}).values() if kind_of(folder) == "text-classification" else []
     template = report.environment(TEMPLATE.parent).get_template(TEMPLATE.name)
     text = template.render(
-        r=shown, name=name, kind=kind_of(folder), base=base, adapter=adapter, own=own, lesson=page.title, labels=report.inert([*names]),
-        tested=_tested(page, results), shown_value=report.shown_value, shown_metric=report.shown_metric,
+        r=shown, name=name, kind=kind_of(folder), base=base_of(folder, results), adapter=(folder / "adapter_config.json").is_file(),
+        own=own, lesson=page.title, labels=report.inert([*names]), several=config.get("problem_type") == "multi_label_classification",
+        pair=len(text_columns(results)) > 1, tested=_tested(page, results), value=report.shown_value, metric=report.shown_metric,
         settings={key: value for key, value in shown["config"].items() if key not in hidden},
     )  # fmt: skip
     return f"---\n{_header(folder, results, name, _tested(page, results))}\n---\n\n{text.strip()}\n"
 
 
-def _tested(page: Any, results: dict[str, Any]) -> list[str]:
-    """The splits that the scores are measured on, as the lesson's report names them."""
-    return list(getattr(page, "tested", None) or [name for name in results["data"] if name.startswith("test")] or [*results["data"]][-1:])
+def _tested(page: Any, results: dict[str, Any]) -> str:
+    """The split that the scores are measured on, as the lesson's report names it: the first, where it names several."""
+    named = getattr(page, "tested", None) or [name for name in results["data"] if name.startswith("test")]
+    return (named or [*results["data"]][-1:])[0]
 
 
-def _header(folder: Path, results: dict[str, Any], name: str, tested: list[str]) -> str:
+def _header(folder: Path, results: dict[str, Any], name: str, tested: str) -> str:
     """The Hub's metadata, without a licence. Its scores have no place for an interval, so those stand in the text alone."""
     from huggingface_hub import EvalResult, ModelCardData
 
     kind, base, adapter = kind_of(folder), base_of(folder, results), (folder / "adapter_config.json").is_file()
     sources = [FROM_HUB.match(results["data"][split]["source"]) for split in results["data"]]
     ids = list(dict.fromkeys(source[1] for source in sources if source))
-    scored = {"dataset_type": ids[0] if ids else "own", "dataset_name": ids[0] if ids else "rows of this run", "dataset_split": tested[0]}
+    scored = {"dataset_type": ids[0] if ids else "own", "dataset_name": ids[0] if ids else "rows of this run", "dataset_split": tested}
     scores = [
         EvalResult(task_type=kind, metric_type=measure, metric_value=round(score["value"], 4), **scored)
         for measure, score in results["metrics"].items()
