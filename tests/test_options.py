@@ -96,6 +96,21 @@ def test_rte_goes_on_with_the_trainings_that_are_missing(tmp_path):
     assert again["tables"]["timed"][0]["steps"] == again["tables"]["timed"][0]["of"]
 
 
+def test_a_run_is_published_and_its_curves_go_to_a_tracker(tmp_path):
+    pytest.importorskip("tensorboard")
+    _, results = run("ag-news", tmp_path, "push_to_hub=ada/news", "report_to=tensorboard")
+    (folder,) = tmp_path.glob("*_ag-news")
+    notebook = (folder / "ag_news.ipynb").read_text(encoding="utf8")
+    assert results["config"]["push_to_hub"] == "ada/news" and "a rehearsal: the stand-in Hub has ada/news until" in notebook
+    assert (folder / "model" / "README.md").is_file() and list((folder / "logs").glob("events.*"))
+    assert "push_to_hub" not in (folder / "report.md").read_text(encoding="utf8")
+
+
+def test_somebody_elses_repository_is_refused_before_anything_is_trained(tmp_path):
+    said, nothing = run("ag-news", tmp_path, "push_to_hub=google-bert/news")
+    assert nothing is None and "in 1. Setup and settings" in said and "push_to_hub=google-bert/news: you may not write to it (" in said
+
+
 @pytest.mark.parametrize(
     ("lesson", "option"),
     [

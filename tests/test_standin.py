@@ -278,10 +278,13 @@ def test_it_listens_on_the_loopback_alone_on_a_port_that_is_never_fixed():
 
 
 def test_it_is_read_only_and_serves_nothing_outside_its_repositories():
-    with serving() as hub:
+    with serving(models="hub", upstream="http://127.0.0.1:9") as hub:  # where models are the Hub's; else see test_upload
         for method, path in (("POST", "/api/repos/create"), ("POST", "/api/models/google-bert/bert-base-uncased/commit/main")):
             status, _, content = get(hub.address, path, method, body="{}")
             assert status == 403 and b"read-only" in content
+    with serving() as hub:
+        status, _, content = get(hub.address, "/api/datasets/fancyzhx/ag_news/commit/main", "POST", body="{}")
+        assert status == 403 and b"read-only" in content
         assert get(hub.address, "/datasets/fancyzhx/ag_news/resolve/main/../../../../../../etc/passwd")[0] == 404
         assert get(hub.address, "/datasets/fancyzhx/ag_news/resolve/main/%2e%2e/README.md")[0] == 404
         assert get(hub.address, "/datasets/fancyzhx/ag_news/resolve/v2/README.md")[1]["X-Error-Code"] == "RevisionNotFound"

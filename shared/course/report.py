@@ -33,6 +33,7 @@ import jinja2
 from shared import plots
 from shared.course import runtime
 from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, unknown, write_whole
+from shared.course.settings import ASIDE
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
@@ -141,8 +142,8 @@ def duration(seconds: float) -> str:
 
 
 def changed(overrides: dict[str, Any]) -> str:
-    """What a run was told with --set, as the end of a sentence; '' for none. `resume` is left out: it names a folder that only one had."""
-    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key != "resume"]
+    """What a run was told with --set, as the end of a sentence; '' for none. What changes nothing of the training is left out."""
+    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key not in ASIDE]
     told = [code_span(f"--set {shlex.quote(pair)}") for pair in pairs]
     return f"; this run changed them with {' '.join(told)}" if told else ""
 
@@ -328,15 +329,16 @@ def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
 
 
 def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
-    """Title, Colab badge, notebook and report of every lesson."""
-    rows = ["| Lesson | Open in Colab | Notebook | Report |", "|---|---|---|---|"]
+    """Title, badges of Colab and Kaggle, notebook and report of every lesson."""
+    rows = ["| Lesson | Open in Colab or Kaggle | Notebook | Report |", "|---|---|---|---|"]
     for lesson in lessons:
         notebook = next(lesson.glob("*.ipynb"))
         title = headline(lesson, inert(lesson_results(lesson)[0])).title
         where = notebook.relative_to(lesson.parent.parent).as_posix()
         badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
+        other = f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({kaggle_link(address, where)})"
         rows.append(
-            f"| {title} | {badge} | [{notebook.name}]({link(notebook, base)}) "
+            f"| {title} | {badge} {other} | [{notebook.name}]({link(notebook, base)}) "
             f"| [report]({link(lesson / 'report.md', base)}) |"
         )
     return "\n".join(rows)
@@ -371,6 +373,11 @@ def write_memory(root: Path = ROOT) -> list[Path]:
 def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens a notebook of a public GitHub repository."""
     return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
+
+
+def kaggle_link(address: str, notebook: str) -> str:
+    """Where Kaggle imports a notebook of a public GitHub repository."""
+    return f"https://kaggle.com/kernels/welcome?src=https://github.com/{address}/blob/main/{notebook}"
 
 
 # ---------------------------------------------------------------- the three families side by side

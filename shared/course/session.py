@@ -209,9 +209,8 @@ def save_results(
         splits: the `Dataset`s that were used, by name.
         metrics, baselines: {name: {'value', 'low', 'high'}}, {baseline: {metric: value}}; the rest as in the results' schema.
 
-    Raises CourseError where the disk is full.
+    With the setting `push_to_hub` the saved model goes to the Hub. Raises CourseError where the disk is full or the Hub refuses.
     """
-    from shared.course import report
     from shared.course.training import precision_for
 
     took = _took(run)
@@ -227,8 +226,17 @@ def save_results(
         "tables": (tables or {}) | took["tables"],
         "examples": examples or [],
     }
-    runtime.by_main_process(lambda: report.write_results(run, results, figures or {}))
+    runtime.by_main_process(lambda: _finish(run, results, figures or {}))
     return results
+
+
+def _finish(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Write everything, then publish the model where that was asked for: whatever the Hub says, the run is kept."""
+    from shared.course import report, upload
+
+    report.write_results(run, results, figures)
+    if results["config"].get("push_to_hub"):
+        upload.upload(run, results, results["config"]["push_to_hub"])
 
 
 def save_lab(
