@@ -691,8 +691,8 @@ def test_two_processes_make_every_twin_at_once_and_get_the_same(tmp_path):
 
 ALL = [
     (name, {"Masked": "AutoModelForMaskedLM", "Questi": "AutoModelForQuestionAnswering", "Condit": "AutoModelForSeq2SeqLM",
-            "Causal": "AutoModelForCausalLM", "LMHead": "AutoModelForCausalLM", "Model": "AutoModelForSequenceClassification"}[
-        next(end for end in ("Masked", "Questi", "Condit", "Causal", "LMHead", "Model") if end in twin.architecture)])
+            "Causal": "AutoModelForCausalLM", "LMHead": "AutoModelForCausalLM", "Sequen": "AutoModelForSequenceClassification", "Model": "AutoModelForSequenceClassification"}[
+        next(end for end in ("Masked", "Questi", "Condit", "Causal", "LMHead", "Sequen", "Model") if end in twin.architecture)])
     for name, twin in twins.TWINS.items() if name != "Helsinki-NLP/opus-mt-en-id"
 ]  # fmt: skip
 
