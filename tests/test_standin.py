@@ -689,12 +689,20 @@ def test_two_processes_make_every_twin_at_once_and_get_the_same(tmp_path):
     assert not list((tmp_path / "shared").rglob("*.partial-*"))
 
 
+AUTO = {
+    "Masked": "AutoModelForMaskedLM",
+    "Questi": "AutoModelForQuestionAnswering",
+    "Condit": "AutoModelForSeq2SeqLM",
+    "Causal": "AutoModelForCausalLM",
+    "LMHead": "AutoModelForCausalLM",
+    "Sequence": "AutoModelForSequenceClassification",
+    "Model": "AutoModelForSequenceClassification",
+}
 ALL = [
-    (name, {"Masked": "AutoModelForMaskedLM", "Questi": "AutoModelForQuestionAnswering", "Condit": "AutoModelForSeq2SeqLM",
-            "Causal": "AutoModelForCausalLM", "LMHead": "AutoModelForCausalLM", "Sequen": "AutoModelForSequenceClassification", "Model": "AutoModelForSequenceClassification"}[
-        next(end for end in ("Masked", "Questi", "Condit", "Causal", "LMHead", "Sequen", "Model") if end in twin.architecture)])
-    for name, twin in twins.TWINS.items() if name != "Helsinki-NLP/opus-mt-en-id"
-]  # fmt: skip
+    (name, AUTO[next(part for part in AUTO if part in twin.architecture)])
+    for name, twin in twins.TWINS.items()
+    if name != "Helsinki-NLP/opus-mt-en-id"
+]
 
 
 @pytest.mark.slow
