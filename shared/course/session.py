@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import json
 import os
 import re
@@ -29,6 +30,7 @@ def setup() -> None:
     Raises CourseError, in one line, for an unknown profile and whatever `standin.start` refuses.
     """
     global _standing
+    first = _standing is None
     _take_one_gpu()
     _standing = standin.start(runtime.profile())
     runtime.quiet()
@@ -39,6 +41,8 @@ def setup() -> None:
     runtime.set_seed(0)
     runtime.say_where()
     print(_standing.text)
+    if first:  # a Trainer collects garbage several times a training; to look through all modules took 6 of RTE's 21 seconds in `tiny`
+        gc.freeze()
 
 
 def _take_one_gpu() -> None:
