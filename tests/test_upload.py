@@ -138,6 +138,14 @@ def test_a_refusal_is_one_line_that_says_how_to_try_again(published, what, line)
     assert said.endswith(again) == (what.startswith("late") or what == "no model")
 
 
+def test_a_refusal_that_ends_the_connection_says_so():
+    """Else the client sends its next request into a connection that is gone, and calls the Hub unreachable."""
+    asked = json.dumps({"name": "mine", "organization": "google-bert", "type": "model"})
+    with serving() as hub:
+        status, headers, _ = get(hub.address, "/api/repos/create", "POST", asked)
+    assert status == 403 and headers["Connection"] == "close"
+
+
 # ---------------------------------------------------------------- before anything is trained
 
 

@@ -559,6 +559,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_headers(self, headers: dict[str, str]) -> None:
         self.begun = True
+        if self.close_connection:  # said, or the client sends its next request into a connection that is gone
+            headers = headers | {"Connection": "close"}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
