@@ -527,7 +527,7 @@ def publish(address: str, root: Path = ROOT) -> list[Path]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
         raise CourseError(f"'{address}' is not a repository: write it as owner/name")
     old, changed = repository(root), []
-    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "task-*/*/*.ipynb")
+    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "*.ipynb", "task-*/*/*.ipynb")
     for path in [path for place in places for path in root.glob(place)]:
         text = path.read_text(encoding="utf8")
         stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
