@@ -9,7 +9,6 @@ ROOT = Path(__file__).resolve().parents[1]
 START = "00_start_here"
 
 project = "Fine-tune transformers on real tasks"
-author = "the authors of the course"
 html_title = "Fine-tune transformers"
 extensions = ["myst_nb", "sphinxcontrib.mermaid"]
 root_doc = "README"
@@ -23,12 +22,12 @@ myst_fence_as_directive = ["mermaid"]
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
 html_theme = "sphinx_book_theme"
-html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False}
+html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False, "footer_content_items": []}
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_copy_source = False
-html_last_updated_fmt = None  # the same sources make the same pages
-mermaid_d3_zoom = False
+mermaid_init_config = {"startOnLoad": False, "flowchart": {"useMaxWidth": False}}  # see course.css
+mermaid_fullscreen = False
 
 
 def contents() -> str:
@@ -59,7 +58,7 @@ def _tree(caption: str, entries: list[tuple[str, str]]) -> str:
 
 
 def prepare(app, name: str, source: list[str]) -> None:
-    """Add the contents to the first page, lead links to folders on; fold the setup cell and the solutions of a notebook."""
+    """Add the contents to the first page, lead links to folders on; fold the setup cell and the solutions, drop the marks of tests."""
     here = Path(app.env.doc2path(name))
     if here.suffix == ".md":
         source[0] = re.sub(r"\]\(([\w./-]+)/\)", lambda link: f"]({_in_folder(here.parent / link[1], link[1])})", source[0])
@@ -70,12 +69,14 @@ def prepare(app, name: str, source: list[str]) -> None:
             if cell["metadata"].get("jupyter", {}).get("source_hidden"):
                 folded = "hide-cell" if "solution" in cell["metadata"].get("tags", []) else "hide-input"
                 cell["metadata"].setdefault("tags", []).append(folded)
+            if cell["cell_type"] == "code":  # a mark for the tests
+                cell["source"] = "".join(cell["source"]).removeprefix("# NBVAL_CHECK_OUTPUT\n")
         source[0] = json.dumps(notebook)
 
 
 def _in_folder(folder: Path, link: str) -> str:
     """What a link to a folder leads to on the site, which lists none: its notebook."""
-    return f"{link}/{next(folder.glob('*.ipynb')).name}"
+    return f"{link}/{next((path.name for path in folder.glob('*.ipynb')), '')}"
 
 
 def first_page(app, error) -> None:
