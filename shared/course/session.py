@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def setup() -> None:
         import datasets
 
         datasets.config.USE_PARQUET_EXPORT = False  # a service that the stand-in has not got, and that would be looked up by name
+    if runtime.profile() == "laptop":
+        import_module("shared.course.pointer")  # a model that stands in for T5, or was saved by a lesson, is loaded by the Auto classes
     runtime.set_seed(0)
     runtime.say_where()
     print(_standing.text)
@@ -75,15 +78,16 @@ def _source(rows: Any) -> str:
 def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     """The `model` object of the results: id, the commit it was loaded from, its parameters and those that are trained.
 
-    A substitute is called one in its id, which reports and READMEs show, and under `stands_in_for`.
+    A substitute is called one in its id, which reports and READMEs show, and under `stands_in_for`. What it was taught before the
+    lesson (`shared.course.pretrain`) is under `pretraining`.
     """
     from huggingface_hub import try_to_load_from_cache
 
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
     cached = None if Path(cfg.model).is_dir() else try_to_load_from_cache(cfg.model, "config.json")
-    meant = cfg.stands_in_for.get("model")
-    return ({"stands_in_for": meant} if meant else {}) | {
+    meant, taught = cfg.stands_in_for.get("model"), getattr(model.config, "pretraining", None)
+    return ({"stands_in_for": meant} if meant else {}) | ({"pretraining": taught} if taught else {}) | {
         "id": cfg.model + kind + (f", stands in for {meant}" if meant else ""),
         "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown",  # as the cache names the commit's folder
         "parameters": sum(p.numel() for p in model.parameters()),
