@@ -66,11 +66,13 @@ def settings(lesson: str, **values: Any) -> Settings:
 
     Args:
         values: the notebook's, for profile colab. None stands for "all" rows. The type of each decides what may replace it: a
-            float takes whole numbers too, None takes a number or "all".
+            float takes whole numbers too, None takes a number or "all". `columns`, a dict, has those of the reader's own file, and
+            each of them is a key: --set text=review.
 
     Raises CourseError, in one line, for an unknown profile or key, in `profiles.toml` or --set, and a value of another type.
     """
-    written, profile, file = COMMON | values, runtime.profile(), ROOT / lesson / FILE
+    columns = values.pop("columns", {})
+    written, profile, file = COMMON | values | columns, runtime.profile(), ROOT / lesson / FILE
     layers = [(f"profile {profile}", _profile_values(file, profile, written))]
     if profile == "laptop" and standin.kind_of_models() == "packaged":
         layers.append(("the Hub's absence", _profile_values(file, OFFLINE, written)))
@@ -82,6 +84,7 @@ def settings(lesson: str, **values: Any) -> Settings:
             found[key] = value
             changed[key] = (written[key], value, who)
     changed = {key: change for key, change in changed.items() if change[0] != change[1]}
+    found |= {"columns": {key: found[key] for key in columns}} if columns else {}
     cfg = Settings(lesson, profile, found, overrides, changed)
     _print(cfg)
     for key in cfg.stands_in_for:
