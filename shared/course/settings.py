@@ -26,7 +26,8 @@ from shared.course import runtime, standin, substitutes
 from shared.course.runtime import ROOT, CourseError, parse_overrides, unknown
 
 FILE, OFFLINE = "profiles.toml", "offline"
-COMMON = {"seed": 0, "resume": ""}  # every lesson has them; a notebook need not write them down
+COMMON = {"seed": 0, "resume": "", "push_to_hub": "", "report_to": "none"}  # every lesson has them; a notebook need not write them down
+ASIDE = ("resume", "push_to_hub", "report_to")  # those that change nothing of what is trained
 SUBSTITUTE = "course/"  # the owner of a model that stands in for one that cannot be had, named in a profile alone
 
 
@@ -89,7 +90,23 @@ def settings(lesson: str, **values: Any) -> Settings:
     _print(cfg)
     for key in cfg.stands_in_for:
         substitutes.check(cfg[key], standin.kind_of_models())
+    if runtime.is_main_process():
+        _check(cfg)
     return cfg
+
+
+def _check(cfg: Settings) -> None:
+    """Before an hour of training: what it is to be published and tracked with. CourseError in one line where that cannot be had."""
+    if cfg.push_to_hub and "/lab-" in cfg.lesson:
+        raise CourseError(f"push_to_hub={cfg.push_to_hub}: a lab keeps no model that could be published: leave it out")
+    if cfg.push_to_hub:
+        from shared.course import upload
+
+        upload.check(cfg.push_to_hub)
+    if cfg.report_to != "none":
+        from shared.course import tracking
+
+        tracking.check(cfg.report_to)
 
 
 def overridden(lesson: str, written: dict[str, Any], text: str) -> dict[str, Any]:
