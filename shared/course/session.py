@@ -184,11 +184,12 @@ def _took(run: RunFolder) -> dict[str, Any]:
     found = [json.loads(clock.read_text(encoding="utf8")) for clock in clocks if clock.is_file()]
     timed = {key: round(sum(one.get(key, 0) for one in found), 2) for key in ("steps", "of", "seconds", "evaluate")}
     timed["peak_memory_mb"] = max((one.get("peak_memory_mb", 0.0) for one in found), default=0.0)
-    evaluate = timed.pop("evaluate")
+    evaluate, note = timed.pop("evaluate"), run.path / "settings.json"
+    before = json.loads(note.read_text(encoding="utf8")).get("epochs_before", []) if note.is_file() else []
     return {
         "seconds": {"train": timed["seconds"], "evaluate": evaluate},
         "peak_memory_mb": {"train": timed["peak_memory_mb"]},
-        "tables": {"timed": [timed]} if run.resumed else {},
+        "tables": ({"timed": [timed]} if run.resumed else {}) | ({"longer": [{"epochs": epochs} for epochs in before]} if before else {}),
     }
 
 
