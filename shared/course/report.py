@@ -180,7 +180,7 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
 
 def _longer(results: dict[str, Any]) -> str:
     """The last lines of a report on a run that was resumed with more epochs."""
-    before = [f"{row['epochs']:g}" for row in results["tables"].get("longer", [])]
+    before = [f"{row['epochs']:g}" for row in results.get("tables", {}).get("longer", [])]
     if not before:
         return ""
     told = f"After {' and after '.join(before)} epochs the learning rate had fallen to zero; then it fell again from where a plan over all"
