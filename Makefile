@@ -3,7 +3,7 @@
 # make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
 # make demo   the newest run of a lesson as a web page: make demo LESSON=task-1/ag-news (needs requirements-demo.txt)
 # make student  the course without its solutions, for a class (FOLDER=../for-students)
-# make site   the pages and notebooks as a web site in _site (an environment of its own; runs no notebook)
+# make site   the pages and notebooks as a web site in _site/html (an environment of its own; runs no notebook)
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder takes its rows)
 PYTHON ?= python3
 VENV ?= .venv
@@ -60,9 +60,9 @@ $(SITE_VENV)/.installed: requirements-site.txt
 	@touch $@
 
 site: $(SITE_VENV)/.installed
-	$(SITE_VENV)/bin/python -m sphinx -q -b html -c site . _site
-	$(if $(wildcard tests/links.py),$(SITE_VENV)/bin/python tests/links.py _site)
-	@echo "the site is in _site: open _site/index.html"
+	$(SITE_VENV)/bin/python -m sphinx -q -b html -c site -d _site/doctrees . _site/html
+	$(if $(wildcard tests/links.py),$(SITE_VENV)/bin/python tests/links.py _site/html)
+	@echo "the site is in _site/html: open _site/html/index.html"
 
 bench: $(VENV)/.installed-offline
 	$(PY) -m tests.bench

@@ -26,7 +26,7 @@ html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fu
 html_static_path = ["static"]
 html_css_files = ["course.css"]
 html_copy_source = False
-mermaid_init_config = {"startOnLoad": False, "flowchart": {"useMaxWidth": False}}  # see course.css
+mermaid_init_config = {"startOnLoad": False, "flowchart": {"useMaxWidth": False}, "themeVariables": {"fontSize": "14px"}}  # see course.css
 mermaid_fullscreen = False
 
 
@@ -58,20 +58,28 @@ def _tree(caption: str, entries: list[tuple[str, str]]) -> str:
 
 
 def prepare(app, name: str, source: list[str]) -> None:
-    """Add the contents to the first page, lead links to folders on; fold the setup cell and the solutions, drop the marks of tests."""
+    """Add the contents to the first page, lead links to folders on, draw diagrams from top to bottom, which fits a phone; fold cells."""
     here = Path(app.env.doc2path(name))
     if here.suffix == ".md":
-        source[0] = re.sub(r"\]\(([\w./-]+)/\)", lambda link: f"]({_in_folder(here.parent / link[1], link[1])})", source[0])
-        source[0] += contents() if name == root_doc else ""
+        text = re.sub(r"\]\(([\w./-]+)/\)", lambda link: f"]({_in_folder(here.parent / link[1], link[1])})", source[0])
+        text = re.sub(r"^(\s*(?:flowchart|graph|direction)) LR$", r"\1 TB", text, flags=re.MULTILINE)
+        source[0] = text + (contents() if name == root_doc else "")
     else:
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
-            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
-                folded = "hide-cell" if "solution" in cell["metadata"].get("tags", []) else "hide-input"
-                cell["metadata"].setdefault("tags", []).append(folded)
-            if cell["cell_type"] == "code":  # a mark for the tests
-                cell["source"] = "".join(cell["source"]).removeprefix("# NBVAL_CHECK_OUTPUT\n")
+            if cell["cell_type"] == "code":
+                _fold(cell)
         source[0] = json.dumps(notebook)
+
+
+def _fold(cell: dict) -> None:
+    """Fold the setup cell and solutions, under their titles; drop the mark of the tests from the others."""
+    text, about = "".join(cell["source"]), cell["metadata"]
+    if about.get("jupyter", {}).get("source_hidden"):
+        title, _, text = text.removeprefix("# @title ").partition("\n")
+        about["tags"] = ["hide-cell" if "solution" in about.get("tags", []) else "hide-input"]
+        about["mystnb"] = {"code_prompt_show": title, "code_prompt_hide": title}
+    cell["source"] = text.removeprefix("# NBVAL_CHECK_OUTPUT\n")
 
 
 def _in_folder(folder: Path, link: str) -> str:

@@ -1,7 +1,7 @@
 """Links within the course that lead nowhere, in its pages and notebooks, or in the web site made from them.
 
     python tests/links.py           the sources
-    python tests/links.py _site     the built site
+    python tests/links.py _site/html     the built site
 
 It needs nothing but Python. Addresses of other hosts are not asked.
 """

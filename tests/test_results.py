@@ -157,7 +157,7 @@ def test_a_report_says_that_the_run_was_trained_for_longer_than_planned(checkout
     results["config"]["epochs"], results["tables"]["longer"] = 4.5, [{"epochs": 2.0}, {"epochs": 3.0}]
     path.write_text(json.dumps(results))
     report.write_pages(checkout)
-    said = "After 2 and after 3 epochs the learning rate had fallen to zero; then it fell again from where a plan over all 4.5 has it"
+    said = "was planned for 2, then for 3 epochs and resumed with 4.5: from there on the learning rate is that of a plan over all 4.5"
     assert said in (checkout / "task-1/demo/report.md").read_text()
 
 

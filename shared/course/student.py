@@ -8,6 +8,7 @@ Below the empty cell comes one with asserts, where `exercises.toml` has some for
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import sys
@@ -86,18 +87,12 @@ def copy(target: Path, root: Path = ROOT) -> list[Path]:
     return notebooks
 
 
-def main(argv: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if argv is None else argv
-    runtime.print_anything()
-    try:
-        if len(arguments) > 1 or arguments[:1] in (["-h"], ["--help"]):
-            raise CourseError("give one folder: python -m shared.course.student ../for-students")
-        target = Path(*(arguments or ["student"]))
-        print(f"{len(copy(target))} notebooks without solutions are in {target}")
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
+    parser = argparse.ArgumentParser(prog="python -m shared.course.student", description="copy the course without its solutions")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("student"), help="a new folder; default: student")
+    target = parser.parse_args(argv).folder
+    print(f"{len(copy(target))} notebooks without solutions are in {target}")
 
 
 if __name__ == "__main__":
