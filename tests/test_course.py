@@ -1,5 +1,6 @@
 """What a plain Trainer gets from the course: precision, callbacks, a way on after an interruption, one GPU; and the results' frame."""
 
+import errno
 import json
 import os
 import signal
@@ -117,6 +118,62 @@ def test_the_clock_counts_training_and_prediction(run):
     timed = json.loads((run.logs / "timed.json").read_text())
     assert timed["steps"] == timed["of"] == 8 and timed["seconds"] > 0 and timed["evaluate"] > 0 and timed["peak_memory_mb"] > 10
     assert not any(isinstance(callback, module.Stopwatch) for callback in course.callbacks())  # an exercise is not the run
+
+
+def test_a_run_of_several_trainings_keeps_the_finished_ones_and_adds_up_their_clocks(run, capsys):
+    """As in a lesson that trains several seeds: one dies, and the run goes on with the seeds that are missing."""
+
+    def seed(number: int, extra: tuple = ()) -> dict:
+        part = run.part(f"seed-{number}")
+
+        def work() -> dict:
+            trainer = lesson(part, extra=extra, save_steps=4)
+            trainer.train(resume_from_checkpoint=part.checkpoint)
+            return {"logits": trainer.predict(ROWS).predictions.tolist(), "steps": trainer.state.global_step}
+
+        return course.once(part, work)
+
+    lesson(run).train()
+    first = seed(0)
+    with pytest.raises(KeyboardInterrupt):
+        seed(1, extra=(PressAt(5),))
+    assert f"--set resume={run.name}\n" in capsys.readouterr().out  # the whole run's name, not the part's
+    assert seed(0) == first and first["steps"] == 8 and f"seed-0: was done before, and is read from {run.name}" in capsys.readouterr().out
+    assert run.part("seed-1").checkpoint.endswith(("checkpoint-5", "checkpoint-6")) and seed(1)["steps"] == 8
+    assert not run.part("seed-0").checkpoint and not run.part("seed-1").checkpoint  # removed with the work done
+    clocks = [json.loads((place.logs / "timed.json").read_text()) for place in (run, run.part("seed-0"), run.part("seed-1"))]
+    took = session._took(RunFolder(run.path, resumed=True))
+    assert took["seconds"]["train"] == pytest.approx(sum(clock["seconds"] for clock in clocks), abs=0.01)
+    assert took["seconds"]["evaluate"] == pytest.approx(sum(clock.get("evaluate", 0) for clock in clocks), abs=0.01)
+    (timed,) = took["tables"]["timed"]
+    assert timed["steps"] == timed["of"] == 24 and timed["peak_memory_mb"] == max(clock["peak_memory_mb"] for clock in clocks)
+
+
+def test_a_part_whose_record_finds_the_disk_full_can_be_done_again(run, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as disk:
+        disk.setattr("pathlib.Path.write_text", full)
+        with pytest.raises(CourseError, match=rf"^cannot write to {run.name} \(No space left on device\)"):
+            course.once(run.part("a"), lambda: [0.5])
+    assert course.once(run.part("a"), lambda: [0.25]) == [0.25]
+
+
+def test_a_training_starts_from_a_run_by_its_name_and_from_the_same_encoder_alone(run):
+    BertForSequenceClassification(BertConfig(num_labels=3, **SIZES)).save_pretrained(run.model)
+    other = BertForSequenceClassification(BertConfig(num_labels=3, **(SIZES | {"vocab_size": 60})))
+    other.save_pretrained(run.path / "other")
+    known = {"model": run.name, "data": None, "rows": None, "accuracy": None}
+    assert course.start_from(run.name, like=str(run.model)) == (str(run.model), known)
+    results = {"config": {"train_data": "course/nli_mix"}, "data": {"train": {"rows": 7}}, "metrics": {"accuracy": {"value": 0.5}}}
+    (run.path / "results.json").write_text(json.dumps(results))
+    assert course.start_from(run.name, like=str(run.model))[1] == known | {"data": "course/nli_mix", "rows": 7, "accuracy": 0.5}
+    assert course.start_from(str(run.model), like=str(run.model)) == (str(run.model), known | {"model": str(run.model)})
+    with pytest.raises(CourseError, match=rf"^{run.name} cannot stand in for .*: its vocab_size is 50, not 60; name a model with the same"):
+        course.start_from(run.name, like=str(run.path / "other"))
+    with pytest.raises(CourseError, match=r"^there is no run 'no-such-run' with a model: `ls "):
+        course.start_from("no-such-run", like=str(run.model))
 
 
 def test_precision_flags_follow_model_and_device(monkeypatch, capsys):

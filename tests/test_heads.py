@@ -1,5 +1,7 @@
 """A checkpoint that was a classifier already: its head is kept, put into the lesson's order or made anew, never taken by number."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -68,6 +70,16 @@ def test_other_labels_get_a_fresh_head(saved, names, capsys):
     base = before.base_model.state_dict()
     assert all(torch.equal(base[name], value) for name, value in model.base_model.state_dict().items())
     assert "the head is made anew for entailment, neutral, contradiction" in capsys.readouterr().out
+
+
+def test_a_series_says_it_once_and_a_folder_by_its_last_names(saved, capsys):
+    _, folder = saved(["bad", "so so", "good"])
+    old, new = load(folder, WANTED), course.check_head(load(folder, WANTED), folder, say=False)
+    assert not capsys.readouterr().out
+    assert any(not torch.equal(value, head(old)[name]) for name, value in head(new).items())
+    course.check_head(load(folder, WANTED), folder)
+    where = Path(folder)
+    assert capsys.readouterr().out.startswith(f"{where.parent.name}/checkpoint has a head for bad, so so, good: the head is made anew")
 
 
 def test_a_pre_trained_encoder_says_nothing(capsys):

@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import Any
 
 from shared.course.runtime import CourseError, free, run_folder
-from shared.course.session import excerpt, save_lab, save_results, setup
+from shared.course.session import excerpt, once, save_lab, save_results, setup, start_from
 from shared.course.settings import settings
 
 LATER = {"callbacks": "training", "check_head": "heads", "freeze_lower_layers": "training", "precision": "training"}
-__all__ = ["CourseError", "excerpt", "free", "run_folder", "save_lab", "save_results", "settings", "setup", *LATER]
+__all__ = ["CourseError", "excerpt", "free", "once", "run_folder", "save_lab", "save_results", "settings", "setup", "start_from", *LATER]
 
 
 def __getattr__(name: str) -> Any:

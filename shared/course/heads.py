@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from transformers import AutoConfig, PreTrainedModel
 
 
-def check_head(model: PreTrainedModel, model_id: str) -> PreTrainedModel:
+def check_head(model: PreTrainedModel, model_id: str, say: bool = True) -> PreTrainedModel:
     """Settle what a loaded classifier's head means where its checkpoint was a classifier already; returns the same model.
 
     `from_pretrained(..., id2label=...)` renames the outputs of such a head and leaves their weights in place: the output that
     was "contradiction" is then called "entailment". Outputs are matched by name here, never by number. The head is kept where
     the checkpoint has the model's labels in their order, its outputs are put into that order where it has them in another one, and
-    the whole head is made anew where the labels are others (or have no names, as LABEL_0). A line says which.
+    the whole head is made anew where the labels are others (or have no names, as LABEL_0). A line says which; a folder is called by
+    its last two names there.
 
     Args:
         model: loaded with the lesson's `id2label`, and `ignore_mismatched_sizes=True` for checkpoints with more or fewer labels.
         model_id: what it was loaded from. A checkpoint without a classification head changes nothing and says nothing.
+        say: False for the same model loaded again, as in a series of seeds.
     """
     checkpoint = AutoConfig.from_pretrained(model_id)
     if not any("ForSequenceClassification" in name for name in checkpoint.architectures or ()):
@@ -25,12 +29,15 @@ def check_head(model: PreTrainedModel, model_id: str) -> PreTrainedModel:
     order = _order(wanted, there)
     if order is None:
         _make_anew(model)
-        print(f"{model_id} has a head for {_listed(there)}: the head is made anew for {_listed(wanted)}")
+        what = f"the head is made anew for {_listed(wanted)}"
     elif order == sorted(order):
-        print(f"{model_id} has a head for {_listed(there)}: it is kept, and trained further")
+        what = "it is kept, and trained further"
     else:
         _put_in_order(model, order)
-        print(f"{model_id} has a head for {_listed(there)}: it is kept, its outputs put into the order {_listed(wanted)}")
+        what = f"it is kept, its outputs put into the order {_listed(wanted)}"
+    if say:
+        name = "/".join(Path(model_id).parts[-2:]) if Path(model_id).is_dir() else model_id
+        print(f"{name} has a head for {_listed(there)}: {what}")
     return model
 
 

@@ -455,6 +455,13 @@ class RunFolder:
         found = last_checkpoint(self)
         return None if found is None else str(found)
 
+    def part(self, name: str) -> RunFolder:
+        """The folder of one training of several inside this run, with checkpoints and a clock of its own; made where it is missing."""
+        found = RunFolder(self.path / "parts" / name, self.resumed)
+        for folder in (found.logs, found.checkpoints):
+            folder.mkdir(parents=True, exist_ok=True)
+        return found
+
     @property
     def name(self) -> str:
         """The folder's name."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from shared.course import runtime, standin
-from shared.course.runtime import RunFolder
+from shared.course.runtime import CourseError, RunFolder
 from shared.course.settings import Settings
 
 SOURCE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]+)/")  # how `datasets` notes where a split's file came from
@@ -91,14 +93,74 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     }
 
 
+ALIKE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")  # of two models with the same encoder
+
+
+def start_from(name: str, like: str) -> tuple[str, dict[str, Any]]:
+    """A model to start a training from: (what `from_pretrained` takes, what is known of its own training).
+
+    Args:
+        name: a model of the Hub, a folder, or a run of this course by its name, whose saved model is meant.
+        like: the model whose encoder it has to have.
+
+    The second is {'model': name, 'data', 'rows', 'accuracy'}, the training data, its rows and the score that a run's results name, each
+    None where nothing says it. Raises CourseError for a run that isn't there, and where the two encoders differ.
+    """
+    from transformers import AutoConfig
+
+    run = runtime.outputs_root() / name
+    checkpoint = str(run / "model") if (run / "model").is_dir() else name
+    if "/" not in checkpoint and not Path(checkpoint).is_dir():  # the Hub's names have an owner
+        raise CourseError(f"there is no run '{name}' with a model: `ls {runtime.outputs_root().name}` shows the runs there are")
+    configs = [AutoConfig.from_pretrained(model) for model in (checkpoint, like)]
+    for key in ALIKE:
+        there, wanted = (getattr(config, key, None) for config in configs)
+        if there != wanted:
+            raise CourseError(f"{name} cannot stand in for {like}: its {key} is {there}, not {wanted}; name a model with the same encoder")
+    known = {"model": name, "data": None, "rows": None, "accuracy": None}
+    if (run / "results.json").is_file():
+        made = json.loads((run / "results.json").read_text(encoding="utf8"))
+        accuracy = made["metrics"].get("accuracy", {}).get("value")
+        known |= {"data": made["config"].get("train_data"), "rows": made["data"]["train"]["rows"], "accuracy": accuracy}
+    return checkpoint, known
+
+
+def once(part: RunFolder, work: Callable[[], Any]) -> Any:
+    """What `work` returns, as JSON has it, read from the folder where it was done there before, as in a run that is resumed.
+
+        for seed in range(5):
+            part = run.part(f"seed-{seed}")
+            answers[seed] = course.once(part, lambda: answers_of(finetune(seed, part)))
+
+    So a series of trainings that dies goes on with those that are missing. The part's checkpoints are removed when its work is done:
+    those of ten trainings fill a disk. Raises CourseError where the disk is full.
+    """
+    record = part.logs / "once.json"
+    if runtime.agreed(record.is_file):
+        print(f"{part.name}: was done before, and is read from {part.resume}")
+    else:
+        found = work()
+        runtime.by_main_process(lambda: _note(part, record, found))
+    return json.loads(record.read_text(encoding="utf8"))
+
+
+def _note(part: RunFolder, record: Path, found: Any) -> None:
+    with runtime.writing(part.resume):
+        runtime.write_whole(record, json.dumps(found))
+    shutil.rmtree(part.checkpoints, ignore_errors=True)
+
+
 def _took(run: RunFolder) -> dict[str, Any]:
-    """Seconds and memory as the callbacks noted them; of a resumed run also how many of its steps were timed."""
-    timed = json.loads((run.logs / "timed.json").read_text(encoding="utf8"))
-    steps = {key: timed[key] for key in ("steps", "of", "seconds", "peak_memory_mb")}
+    """Seconds and memory as the callbacks noted them, of all the run's trainings; of a resumed run also how many steps were timed."""
+    clocks = [run.logs / "timed.json", *sorted(run.path.glob("parts/*/logs/timed.json"))]
+    found = [json.loads(clock.read_text(encoding="utf8")) for clock in clocks if clock.is_file()]
+    timed = {key: round(sum(one.get(key, 0) for one in found), 2) for key in ("steps", "of", "seconds", "evaluate")}
+    timed["peak_memory_mb"] = max((one.get("peak_memory_mb", 0.0) for one in found), default=0.0)
+    evaluate = timed.pop("evaluate")
     return {
-        "seconds": {"train": timed["seconds"], "evaluate": timed.get("evaluate", 0.0)},
+        "seconds": {"train": timed["seconds"], "evaluate": evaluate},
         "peak_memory_mb": {"train": timed["peak_memory_mb"]},
-        "tables": {"timed": [steps]} if run.resumed else {},
+        "tables": {"timed": [timed]} if run.resumed else {},
     }
 
 
@@ -123,7 +185,8 @@ def save_results(
     """Write `results.json` and `plots/*.png` into the run folder and return the results; call it before anything is asserted.
 
     Args:
-        trainer: the one that trained, for its model and its history. What it took is in the logs of `course.callbacks`.
+        trainer: the one that trained, for its model and its history. What it took is in the logs of `course.callbacks`, those of
+            the run's parts (`run.part`) added up.
         splits: the `Dataset`s that were used, by name.
         metrics, baselines: {name: {'value', 'low', 'high'}}, {baseline: {metric: value}}; the rest as in the results' schema.
 
