@@ -17,7 +17,7 @@ same features, answers or texts, which is checked. Seconds say more about the ma
 A target that is not reached prints MISSED, and the exit status is 1.
 
 With COURSE_DATA set to a folder the rows are that folder's, else the course's bundled rows, repeated where they are too few.
-On two cores the whole takes about eleven minutes (an estimate).
+On two cores the whole takes about twelve minutes.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def trainer_for(
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and recipe.dropout is not None:
             module.p = recipe.dropout
-    precision = course.precision(model) | {"bf16": recipe.bf16, "fp16": False, "use_cpu": True, "dataloader_pin_memory": False}
+    flags = {"bf16": recipe.bf16, "fp16": False, "use_cpu": True, "dataloader_pin_memory": False}
+    precision = course.precision(model, cfg.max_length if recipe.bf16 else None) | flags
     arguments = TrainingArguments(
         folder,
         max_steps=steps,

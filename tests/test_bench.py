@@ -95,7 +95,7 @@ def test_the_arguments_are_those_of_the_lessons_cell():
     length |= {key for key in {*lesson, *own} if key.startswith(("eval_", "save_"))}
     differ = {key for key in {*lesson, *own} - length if lesson.get(key) != own.get(key)}
     assert differ == {"train_sampling_strategy", "**"}  # which the rungs change
-    assert lesson["train_sampling_strategy"] in own["train_sampling_strategy"] and lesson["**"] == "course.precision(model)"
+    assert lesson["train_sampling_strategy"] in own["train_sampling_strategy"] and lesson["**"] == "course.precision(model, cfg.max_length)"
 
 
 def test_every_rung_reads_the_same_texts_once(cfg, rows, tokenizer, tmp_path, bf16):

@@ -189,6 +189,20 @@ def test_precision_flags_follow_model_and_device(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("precision", "max_length", "attention"),
+    [("bf16", 128, "eager"), ("bf16", 512, "sdpa"), ("bf16", None, "sdpa"), ("fp32", 128, "sdpa")],
+)
+def test_short_texts_in_16_bits_on_a_cpu_get_the_attention_with_the_quick_gradient(monkeypatch, precision, max_length, attention):
+    monkeypatch.setenv("COURSE_PRECISION", precision)
+    model = BertForSequenceClassification(BertConfig(**SIZES)).eval()
+    batch = {"input_ids": torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}
+    before = model(**batch).logits
+    course.precision(model, max_length)
+    assert model.config._attn_implementation == attention
+    assert torch.allclose(model(**batch).logits, before, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("visible", "processes", "started", "found"),
     [(None, "1", False, "0"), ("2,3", "1", False, "2"), ("", "1", False, ""), ("2,3", "2", False, "2,3"), ("2,3", "1", True, "2,3")],
 )

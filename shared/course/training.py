@@ -1,6 +1,6 @@
 """What a plain Trainer needs to run alike on every device: its precision, clean ends, and what a run took.
 
-    arguments = TrainingArguments(run.checkpoints, ..., **course.precision(model))
+    arguments = TrainingArguments(run.checkpoints, ..., **course.precision(model, cfg.max_length))
     trainer = Trainer(model, arguments, ..., callbacks=course.callbacks(run))
     trainer.train(resume_from_checkpoint=run.checkpoint)
 """
@@ -24,6 +24,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from shared.course import runtime
 from shared.course.runtime import CourseError, RunFolder
 
+SHORT = 256  # tokens: PyTorch's fused attention is the faster one for longer texts, in 16 bits on a CPU too
 TRAINED = "_course_trained"  # the mark of a model that a finished training has changed
 
 
@@ -38,8 +39,12 @@ def precision_for(model: PreTrainedModel) -> str:
     return "fp32" if (precision == "fp16" and "t5" in kind) or kind == "deberta" else precision
 
 
-def precision(model: PreTrainedModel) -> dict[str, bool]:
+def precision(model: PreTrainedModel, max_length: int | None = None) -> dict[str, bool]:
     """The flags of TrainingArguments for this device and model; a line says so where 16 bits do not work with the architecture.
+
+    Args:
+        max_length: the most tokens that a row may have. Up to SHORT tokens, a model that trains in bf16 on a CPU computes its
+            attention step by step: the gradient of PyTorch's fused one takes six times as long there (`make bench`).
 
     `average_tokens_across_devices` is for models that divide their loss by the tokens of all processes, as decoders do. With any
     other the Trainer would multiply the loss by the number of processes.
@@ -47,6 +52,8 @@ def precision(model: PreTrainedModel) -> dict[str, bool]:
     found, on_cpu = precision_for(model), runtime.device() == "cpu"
     if found != runtime.precision():
         print(f"a {model.config.model_type} trains in {found}: {runtime.precision()} does not work with this architecture")
+    if on_cpu and found == "bf16" and max_length and max_length <= SHORT:
+        model.set_attn_implementation("eager")
     return {
         "bf16": found == "bf16",
         "fp16": found == "fp16",
