@@ -44,18 +44,39 @@ def as_folder(folder: Path, names: tuple[str, ...]) -> Path:
     return folder
 
 
+def shifted(rows: list[dict]) -> list[dict]:
+    """The same rows with answers that do not stand where they say."""
+    return [row | {"answers": row["answers"] | {"answer_start": [at + 1 for at in row["answers"]["answer_start"]]}} for row in rows]
+
+
 def test_bad_answers_are_left_out_and_counted_if_asked_for(tmp_path):
-    folder = as_folder(tmp_path / "data", ("squad", "squad_v2"))
+    folder = as_folder(tmp_path / "data", ("squad",))
     file = folder / "squad" / "train.parquet"
     rows = Dataset.from_parquet(str(file)).to_list()
-    for row in rows[:6]:
-        row["answers"]["answer_start"] = [start + 1 for start in row["answers"]["answer_start"]]
-    Dataset.from_list(rows).to_parquet(file)
+    Dataset.from_list(shifted(rows[:6]) + rows[6:]).to_parquet(file)
     said, nothing = run("extractive-squad", tmp_path / "runs", COURSE_DATA=str(folder))
     assert nothing is None and "does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true" in said
     for lesson, table in (("extractive-squad", "rows"), ("t5-squad", "train")):
         _, results = run(lesson, tmp_path / "runs", "skip_bad_answers=true", COURSE_DATA=str(folder))
         assert results["tables"]["skipped"] == [{table: 6}]
+
+
+def test_answers_as_lists_of_structs_are_read_and_titles_with_commas_left_out(tmp_path):
+    folder = as_folder(tmp_path / "data", ("squad",))
+    for file in (folder / "squad").glob("*.parquet"):
+        rows = Dataset.from_parquet(str(file)).to_list()
+        for row in rows:
+            pairs = zip(row["answers"]["text"], row["answers"]["answer_start"], strict=True)
+            row["answers"] = [{"text": text, "answer_start": start} for text, start in pairs]
+            row["title"] = {"Chess clock": "Chess clock,_Oregon"}.get(row["title"], row["title"])
+        Dataset.from_list(rows).to_parquet(file)
+    _, whole = run("extractive-squad", tmp_path / "runs", COURSE_DATA=str(folder))
+    _, results = run("extractive-squad", tmp_path / "runs", "left_out_titles=Chess clock,_Oregon; Invar", COURSE_DATA=str(folder))
+    used = [sum(part["data"][split]["rows"] for split in ("train", "held_out")) for part in (whole, results)]
+    titles = data.bundled_split("squad", "train")["title"]
+    assert used == [80, 80 - sum(title in ("Chess clock", "Invar") for title in titles)]
+    said, _ = run("extractive-squad", tmp_path / "runs", "left_out_titles=Nobody", COURSE_DATA=str(folder))
+    assert "no row has the title 'Nobody': names are separated by semicolons" in said
 
 
 def test_translation_takes_a_csv_file(tmp_path):
