@@ -1,4 +1,4 @@
-"""The course's Python: every module of the package and every notebook."""
+"""The course's Python: every module of the package and of a lab, and every notebook."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from shared.course.runtime import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
-PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *NOTEBOOKS]
+PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *sorted(ROOT.glob("task-*/lab-*/*.py")), *NOTEBOOKS]
 
 
 def program(path: Path) -> str:

@@ -170,8 +170,20 @@ def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
     p.fetch()
 
 
+def lab_stride_and_spans(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
+    held = min(rows / 4, 4_000)
+    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"], checks=1)
+    p.training(187, 1.03 * min(300, rows), 103, c["max_length"], part="other", checks=1)  # exercise 1
+    p.reading(187, 1.03 * (held + test + 80), times=2)  # by the reader before and after
+    p.reading(187, 1.03 * min(300, test), part="other")  # exercise 1 again
+    p.host(rows, 1.0)  # windows and labels
+    p.host(held + test, 12.0)  # signs, scores, regressions for every article
+    p.fetch(c["model"], c["model"])  # the reader, and the encoder's configuration
+
+
 _ALL = (
     ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
-    lab_measuring,
+    lab_measuring, lab_stride_and_spans,
 )  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}

@@ -448,8 +448,7 @@ def _lab_entry(contender: Contender, lab: Path, results: dict[str, Any]) -> dict
         "title": told["title"], "results": results,
         "metric": "f1", "score": told["f1"], "floor": ("always refuse", told["always_refuse"]),
         "tested": told["tested"], "scored": told["scored"], "prints": [data[split]["fingerprint"] for split in told["tested"]],
-        "train_rows": sum(data[split]["rows"] for split in told["trained_on"]),
-        **{key: told[key] for key in ("model", "parameters", "trained", "minutes", "memory")},
+        **{key: told[key] for key in ("train_rows", "model", "parameters", "trained", "minutes", "memory")},
     }  # fmt: skip
 
 
