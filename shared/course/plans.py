@@ -35,11 +35,15 @@ def go_emotions(p: Plan, c: dict[str, Any]) -> None:
 
 
 def mnli(p: Plan, c: dict[str, Any]) -> None:
-    rows, test = p.rows("train_rows", "mnli"), p.rows("test_rows", "mnli", 1)
-    held = rows * c["validation_share"]
-    p.training(39, rows - held, held, c["max_length"])
-    p.reading(39, 2 * test + 2 * min(1_000, test))  # both sets, swapped sides, strangers
-    p.host(rows, 2.0)  # the two linear baselines
+    rows, test, length = p.rows("train_rows", "mnli"), p.rows("test_rows", "mnli", 1), c["max_length"]
+    held, few, some = 0.03 * rows, min(2_000, rows), min(1_000, test)
+    p.training(39, rows - held, held, length, checks=2)
+    p.training(78, few, 0, length, part="other", epochs=2, batch=16)  # exercise 1: in batches of random rows 78 positions a pair
+    p.training(25, few, 0, length, part="other", epochs=2, batch=16)  # and 25 a hypothesis
+    p.reading(39, 2 * test)
+    p.reading(68 + 22, some, batch=8, part="other")  # exercise 1 again
+    p.reading(99, some)  # exercise 2: in the order of the rows the longest of 64 has 99 tokens
+    p.host(rows + 2 * test, 0.8)  # TF-IDF and logistic regression, premises, tokens
     p.fetch()
 
 

@@ -303,6 +303,11 @@ class OrderedSeq2SeqTrainer(OrderedTrainer, Seq2SeqTrainer):
     tokenizers fail. `text2text.decode` takes both.
     """
 
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
+        """As in Trainer; a Seq2SeqTrainer would keep the rows by which several processes fill their last batches up."""
+        self.gather_function = self.accelerator.gather_for_metrics
+        return super().evaluation_loop(*args, **kwargs)
+
 
 def seq2seq_trainer(
     model: PreTrainedModel,
