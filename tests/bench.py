@@ -5,7 +5,8 @@ parts (--only takes some of them):
              fp32, batches at random, all layers trained), and what each of the recipe's parts adds; targets: 4 times in fp32, and
              6 times in bf16 where this processor trains in it
   library    what the library's own calls cost or gain: datasets.map against a plain call of the tokenizer, group_by_length against
-             batches at random (measured with training), windows with stride and labels from offsets against shared.qa
+             batches at random (measured with training), windows with stride and labels from offsets against shared.qa, fused
+             attention against the one step by step
   decoding   answers from start and end logits: the usual loops against shared.qa; target: 20 times
   texts      generation with an encoder-decoder in batches of like length against one by one (target: 3 times), ROUGE with intervals
              against without (target: 1.3 times the time)
@@ -92,8 +93,15 @@ def library_in_training(cfg: Any, rows: Any, speeds: dict[str, list[float]], rou
 
 
 def library(quick: bool, rounds: int) -> list[bool]:
-    """Windows by the library's call, labels by the usual loop against shared.qa's arrays. No target: it is what plain code costs."""
-    from tests import bench_qa
+    """The library's ways to compute attention; windows and labels by its call, labels by the usual loop. No target: what plain code costs."""
+    import torch
+
+    from tests import bench_attention, bench_qa
+
+    for dtype in (torch.float32, torch.bfloat16):
+        for length in bench_attention.LENGTHS[: 1 if quick else None]:
+            found = bench_attention.compare(length, dtype, rounds)
+            print(f"fused attention against step by step, {length} tokens in {str(dtype)[6:]}: {found} the time", flush=True)
 
     tokenizer = bench_qa.load_tokenizer()
     for name, rows in bench_qa.samples(QUICK if quick else 2_000).items():

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from shared import data
 from shared.course import runtime
-from tests import bench, bench_decoder, bench_qa, bench_text, bench_timing, bench_training
+from tests import bench, bench_attention, bench_decoder, bench_qa, bench_text, bench_timing, bench_training
 
 ROWS = 80  # four full batches of 16 in profile tiny
 
@@ -235,3 +235,9 @@ def test_targets_and_data_are_printed(cfg, rows, capsys, bf16):
     assert "1.16 x (1.10 to 1.18)" in shown[-3]  # bf16 alone
     assert bench.recipes(cfg, rows, {name: speeds[name] for name in names[:-1]}) == [True]
     assert "bf16: not measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_two_ways_to_compute_attention_give_the_same(dtype):
+    found = bench_attention.compare(64, dtype, rounds=1)
+    assert 0 < found.low <= found.median <= found.high

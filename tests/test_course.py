@@ -190,15 +190,16 @@ def test_precision_flags_follow_model_and_device(monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("precision", "max_length", "attention"),
-    [("bf16", 128, "eager"), ("bf16", 512, "sdpa"), ("bf16", None, "sdpa"), ("fp32", 128, "sdpa")],
+    [("bf16", 128, "eager"), ("bf16", 256, "sdpa"), ("bf16", None, "sdpa"), ("fp32", 128, "sdpa")],
 )
-def test_short_texts_in_16_bits_on_a_cpu_get_the_attention_with_the_quick_gradient(monkeypatch, precision, max_length, attention):
+def test_short_texts_in_16_bits_on_a_cpu_get_the_attention_with_the_quick_gradient(monkeypatch, capsys, precision, max_length, attention):
     monkeypatch.setenv("COURSE_PRECISION", precision)
     model = BertForSequenceClassification(BertConfig(**SIZES)).eval()
     batch = {"input_ids": torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}
     before = model(**batch).logits
     course.precision(model, max_length)
     assert model.config._attn_implementation == attention
+    assert ("attention step by step" in capsys.readouterr().out) == (attention == "eager")
     assert torch.allclose(model(**batch).logits, before, atol=1e-6)
 
 

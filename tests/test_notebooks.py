@@ -2,8 +2,11 @@
 
 import ast
 import json
+import os
 import re
 import statistics
+import subprocess
+import sys
 
 import pytest
 
@@ -321,3 +324,16 @@ def test_every_configuration_key_is_read(path):
     # `cfg.get` reads two, since not every caller has them
     read = {"resume", "accumulate"}.union(*map(attributes_of_cfg, readers))
     assert {key.value for key in call(path, "runtime.configure").args[1].keys} - read == set()
+
+
+# ---------------------------------------------------------------- make run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [*PLAIN, *LABS], ids=lambda path: path.stem)
+def test_make_run_needs_no_more_than_the_bundled_rows(path, tmp_path):
+    """Profile laptop with the few rows that the course brings: sizes that tiny never asks for."""
+    variables = {"COURSE_DATA": "bundled", "COURSE_OUTPUTS": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "shared.run", f"{path.parent.parent.name}/{path.parent.name}", "--profile", "laptop"]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | variables, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]

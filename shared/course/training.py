@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback
 from shared.course import runtime
 from shared.course.runtime import CourseError, RunFolder
 
-SHORT = 256  # tokens: PyTorch's fused attention is the faster one for longer texts, in 16 bits on a CPU too
+SHORT = 192  # tokens; for longer texts PyTorch's fused attention is faster in bf16 on a CPU, too (`make bench`, part library)
 TRAINED = "_course_trained"  # the mark of a model that a finished training has changed
 
 
@@ -43,8 +43,8 @@ def precision(model: PreTrainedModel, max_length: int | None = None) -> dict[str
     """The flags of TrainingArguments for this device and model; a line says so where 16 bits do not work with the architecture.
 
     Args:
-        max_length: the most tokens that a row may have. Up to SHORT tokens, a model that trains in bf16 on a CPU computes its
-            attention step by step: the gradient of PyTorch's fused one takes six times as long there (`make bench`).
+        max_length: the most tokens that a row may have. Up to SHORT tokens, a model that trains in bf16 on a CPU is switched
+            from PyTorch's fused attention, whose gradient is slow there, to the one step by step; a line says so.
 
     `average_tokens_across_devices` is for models that divide their loss by the tokens of all processes, as decoders do. With any
     other the Trainer would multiply the loss by the number of processes.
@@ -52,7 +52,8 @@ def precision(model: PreTrainedModel, max_length: int | None = None) -> dict[str
     found, on_cpu = precision_for(model), runtime.device() == "cpu"
     if found != runtime.precision():
         print(f"a {model.config.model_type} trains in {found}: {runtime.precision()} does not work with this architecture")
-    if on_cpu and found == "bf16" and max_length and max_length <= SHORT:
+    if on_cpu and found == "bf16" and max_length and max_length <= SHORT and model.config._attn_implementation == "sdpa":
+        print(f"attention step by step: faster than the fused one for at most {max_length} tokens in bf16 on a CPU")
         model.set_attn_implementation("eager")
     return {
         "bf16": found == "bf16",
