@@ -37,14 +37,31 @@ def save(figure: Figure, folder: Path, name: str) -> Path:
     return path
 
 
+LONGEST, CROWD = 24, 12  # letters of a class name that are shown; classes whose numbers still fit beside each other
+
+
+def _short(names: list[str]) -> list[str]:
+    """Names of classes as a figure has room for them."""
+    return [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
+
+
+def _class_axis(names: list[str], middle: float = 0.0):
+    """A figure with the names of the classes along its horizontal axis, upright where they would run into each other."""
+    names = _short(names)
+    upright = sum(map(len, names)) > 70
+    figure, axes = _figure(max(7.0, 0.22 * len(names)), 5.0 if upright else 3.6)
+    axes.set_xticks(np.arange(len(names)) + middle, names, rotation=90 if upright else 0, fontsize=8 if len(names) > CROWD else None)
+    return figure, axes
+
+
 def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     """Bars of rows per class, one group a split. `counts`: {split: [rows of class 0, ...]}."""
-    figure, axes = _figure()
     width = 0.8 / len(counts)
+    figure, axes = _class_axis(names, width * (len(counts) - 1) / 2)
     for i, (split, values) in enumerate(counts.items()):
         bars = axes.bar(np.arange(len(names)) + i * width, values, width, label=split, color=[BLUE, ORANGE, GREEN][i % 3])
-        axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
-    axes.set_xticks(np.arange(len(names)) + width * (len(counts) - 1) / 2, names)
+        if len(names) <= CROWD:
+            axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
     axes.set(ylabel="rows", title="Rows per class")
     axes.margins(y=0.12)
     axes.grid(axis="x", visible=False)
@@ -92,24 +109,28 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
 
 
 def confusion(matrix: np.ndarray, names: list[str]) -> Figure:
-    """Confusion matrix: counts written out, colour by share of the gold class."""
-    figure, axes = _figure(5.4, 4.4)
+    """Confusion matrix: colour by share of the gold class; for at most 12 classes, counts and shares are written out."""
+    few, short = len(names) <= CROWD, _short(names)
+    side = 0.72 * max(0, len(names) - 5) if few else 0.17 * len(names)
+    figure, axes = _figure(5.4 + side, 4.4 + 0.8 * side)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     text = [[f"{n:,}\n{share:.1%}" for n, share in zip(*rows, strict=True)] for rows in zip(matrix, shares, strict=True)]
-    sns.heatmap(shares, annot=text, fmt="", cmap="Blues", vmin=0, vmax=1, xticklabels=names, yticklabels=names, ax=axes, cbar=False)
+    options = {"annot": text, "fmt": "", "cbar": False} if few else {"cbar_kws": {"label": "share of the gold class"}}
+    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, xticklabels=short, yticklabels=short, ax=axes, **options)
+    if not few:
+        axes.tick_params(labelsize=8)
     axes.set(xlabel="predicted", ylabel="gold", title="Confusion matrix")
     return figure
 
 
 def class_scores(table: list[dict]) -> Figure:
     """Precision, recall and F1 per class with their 95 % intervals."""
-    figure, axes = _figure()
+    figure, axes = _class_axis([row["class"] for row in table])
     for i, (key, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
         values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in table]).T
         errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
         at = np.arange(len(table)) + (i - 1) * 0.18
         axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
-    axes.set_xticks(np.arange(len(table)), [row["class"] for row in table])
     axes.set(ylabel="score", title="Per class, with 95 % intervals")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -163,11 +184,11 @@ def weights(values: dict[str, float], label: str) -> Figure:
 
 def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     """Rows per label on a logarithmic scale, the commonest first: a line a label, a dot a split."""
-    figure, axes = _figure(7.0, 0.6 + 0.21 * len(names))
+    figure, axes = _figure(7.0, max(2.0, 0.6 + 0.21 * len(names)))
     order = np.argsort(next(iter(counts.values())))
     for (split, values), colour in zip(counts.items(), (BLUE, ORANGE, GREEN), strict=False):
         axes.plot(np.maximum(np.asarray(values)[order], 0.5), range(len(names)), "o", color=colour, label=split, markersize=5)
-    axes.set_yticks(range(len(names)), np.asarray(names)[order])
+    axes.set_yticks(range(len(names)), np.asarray(_short(names))[order])
     axes.set(xscale="log", xlabel="rows (logarithmic)", title="Rows per label", ylim=(-1, len(names)))
     axes.legend(loc="lower right")
     return figure
@@ -175,10 +196,11 @@ def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
 
 def cooccurrence(shares: np.ndarray, names: list[str]) -> Figure:
     """Heat map [labels, labels]: of the rows with the label of the line, the share that also has the column's."""
-    figure, axes = _figure(8.4, 7.4)
-    hidden = np.eye(len(names), dtype=bool)
+    side = max(3.0, 0.2 * len(names))
+    figure, axes = _figure(2.8 + side, 1.8 + side)
+    hidden, short = np.eye(len(names), dtype=bool), _short(names)
     bar = {"label": "share of the line's rows"}
-    sns.heatmap(shares, mask=hidden, cmap="Blues", vmin=0, xticklabels=names, yticklabels=names, ax=axes, cbar_kws=bar)
+    sns.heatmap(shares, mask=hidden, cmap="Blues", vmin=0, xticklabels=short, yticklabels=short, ax=axes, cbar_kws=bar)
     axes.tick_params(labelsize=8)
     axes.set(xlabel="also have", ylabel="rows with", title="Which labels go together")
     return figure
@@ -201,13 +223,13 @@ TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE
 
 def label_f1(table: list[dict]) -> Figure:
     """F1 per label with 95 % intervals, best first, coloured by tier. `table`: rows with 'label', 'f1', 'tier', 'support'."""
-    figure, axes = _figure(7.0, 1.0 + 0.21 * len(table))
+    figure, axes = _figure(7.0, max(2.0, 1.0 + 0.21 * len(table)))
     rows = sorted(table, key=lambda row: row["f1"]["value"])
     for at, row in enumerate(rows):
         f1 = row["f1"]
         spread = [[max(f1["value"] - f1["low"], 0)], [max(f1["high"] - f1["value"], 0)]]
         axes.barh(at, f1["value"], xerr=spread, color=TIERS[row["tier"]], capsize=2, height=0.7)
-    axes.set_yticks(range(len(rows)), [f"{row['label']} ({row['support']:,})" for row in rows], fontsize=8)
+    axes.set_yticks(range(len(rows)), [f"{_short([row['label']])[0]} ({row['support']:,})" for row in rows], fontsize=8)
     axes.set(xlabel="F1", title="F1 per label (test rows in brackets)", xlim=(0, 1), ylim=(-0.7, len(rows) - 0.3))
     axes.grid(axis="y", visible=False)
     present = [name for name in TIERS if any(row["tier"] == name for row in rows)]

@@ -139,7 +139,6 @@ def test_rte_starts_from_the_mnli_lessons_model(tmp_path):
 @pytest.mark.parametrize(
     ("lesson", "option"),
     [
-        ("go-emotions", "positive_weight=20"),
         ("phi2-xsum", "four_bit=false"),
         ("llm-sst2", "four_bit=false"),
         ("llm-squad-v2", "four_bit=false"),

@@ -5,6 +5,7 @@ import struct
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -556,3 +557,32 @@ def test_outcomes_stacks_the_shares_of_each_system_to_one_and_writes_the_large_o
     np.testing.assert_allclose(ends, 1)
     assert legend(axes) == ["perfect", "partial", "zero"]
     assert sorted(text.get_text() for text in axes.texts) == ["20%", "25%", "30%", "50%", "70%"]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12, 13, 30, 60])
+def test_figures_have_room_for_the_classes_of_a_readers_file(classes, tmp_path):
+    """No name runs into another one, and none is lost."""
+    names = [f"class {number} " + "with a long name " * (number % 3) for number in range(classes)]
+    matrix = np.random.default_rng(0).integers(0, 2_000, (classes, classes))
+    part = {"value": 0.5, "low": 0.4, "high": 0.6}
+    table = [{"class": name, "label": name, "precision": part, "recall": part, "f1": part, "support": 10, "tier": "good"} for name in names]
+    figures = {
+        "confusion": plots.confusion(matrix, names),
+        "counts": plots.class_counts({"train": [5] * classes, "test": [2] * classes}, names),
+        "scores": plots.class_scores(table),
+        "label_counts": plots.label_counts({"train": [5] * classes}, names),
+        "label_f1": plots.label_f1(table),
+        "together": plots.cooccurrence(np.full((classes, classes), 0.2), names),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path, f"{name}-{classes}")
+        renderer, axes = FigureCanvasAgg(figure).get_renderer(), figure.axes[0]
+        figure.draw(renderer)
+        for labels, low, high in ((axes.get_xticklabels(), "x0", "x1"), (axes.get_yticklabels(), "y0", "y1")):
+            labels = [label for label in labels if label.get_text().startswith("class")]  # the other axis may have numbers
+            boxes = sorted((label.get_window_extent(renderer) for label in labels), key=lambda box: getattr(box, low))
+            assert len(boxes) in (0, classes), name
+            assert all(getattr(first, high) <= getattr(second, low) + 1 for first, second in itertools.pairwise(boxes)), name
+        assert max(figure.get_size_inches()) < 20
+    written = len(figures["confusion"].axes[0].texts)
+    assert written == (classes**2 if classes <= plots.CROWD else 0)

@@ -274,6 +274,18 @@ def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, 
     assert (folder / "plots" / "tiny" / "demo.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_on_the_readers_own_file_is_not_committed(checkout, monkeypatch, capsys):
+    folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
+    made = results_in_this_process(checkout / "outputs" / "a_bert_demo")
+    results = json.loads((made.path / "results.json").read_text())
+    results["config"] |= {"data": "my.csv", "columns": {"text": "", "label": ""}}
+    (made.path / "results.json").write_text(json.dumps(results))
+    monkeypatch.setattr(run, "execute", lambda path, progress, timeout: (setattr(progress, "run_path", str(made.path)), NOTHING)[1])
+    assert run.main(["demo", "--commit"]) == 1
+    assert "--commit publishes a lesson's run on its own data: leave out data=my.csv" in capsys.readouterr().out
+    assert not (folder / "results").exists() and not (folder / "plots").exists()
+
+
 def test_a_page_that_cannot_be_written_fails_its_lesson_alone(checkout, monkeypatch, capsys):
     folders = {name: lesson(checkout, name, CONFIGURE, RESULTS) for name in ("demo", "other")}
 

@@ -96,6 +96,22 @@ def test_what_cannot_be_meant_is_refused_in_one_line(lesson, text, told, message
     assert "\n" not in str(caught.value)
 
 
+def test_columns_of_the_readers_file_are_keys_of_their_own(lesson, monkeypatch, capsys):
+    lesson(profile="colab")
+    monkeypatch.setenv("COURSE_SET", "text=review label='the stars' data=my.csv")
+    with pytest.raises(CourseError, match="unknown --set key of task-1/demo 'text'"):
+        settings(LESSON, **VALUES, data="")  # which names no columns
+    cfg = settings(LESSON, **VALUES, data="", columns={"text": "", "label": ""})
+    assert cfg.columns == {"text": "review", "label": "the stars"} and cfg.data == "my.csv" and cfg["columns"] is cfg.columns
+    assert cfg.overrides == {"text": "review", "label": "the stars", "data": "my.csv"} and cfg.text == "review"
+    assert re.search(r"^text +\"\" +review +--set$", capsys.readouterr().out, re.MULTILINE)
+    monkeypatch.delenv("COURSE_SET")
+    assert settings(LESSON, **VALUES, columns={"text": ""}).columns == {"text": ""}
+    monkeypatch.setenv("COURSE_SET", "columns=text")
+    with pytest.raises(CourseError, match="unknown --set key of task-1/demo 'columns'"):
+        settings(LESSON, **VALUES, columns={"text": ""})
+
+
 def test_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "ROOT", tmp_path)
     with pytest.raises(CourseError, match=r"demo/profiles\.toml is missing: it says what the profiles change"):

@@ -548,8 +548,14 @@ def publish(address: str, root: Path = ROOT) -> list[Path]:
 
 
 def commit_run(lesson: Path, run: Path, notebook: Path) -> list[Path]:
-    """Copy a run's executed notebook, results and plots into its lesson, then render everything again."""
+    """Copy a run's executed notebook, results and plots into its lesson, then render everything again.
+
+    Raises CourseError for a run on a file of the reader's own, whose scores the lesson's pages are not about.
+    """
     results = json.loads((run / "results.json").read_text(encoding="utf8"))
+    own_file = {"columns": {}, "data": ""} | results["config"]
+    if own_file["columns"] and own_file["data"]:
+        raise CourseError(f"--commit publishes a lesson's run on its own data: leave out data={own_file['data']}")
     profile = results["profile"]
     plots, fresh = lesson / "plots" / profile, lesson / "plots" / f"{profile}.new"
     shutil.rmtree(fresh, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from shared.course import runtime, standin
+from shared.course.rows import BUNDLED
 from shared.course.runtime import CourseError, RunFolder
 from shared.course.settings import Settings
 
 SOURCE = re.compile(r"hf://datasets/([^@]+)@([0-9a-f]+)/")  # how `datasets` notes where a split's file came from
+FILE = "file "  # how `data.from_file` notes it in the same place
 _standing: standin.Standing | None = None
+_own_file = False  # whether rows of the reader's own have been read
 
 
 def setup() -> None:
@@ -50,11 +54,24 @@ def _take_one_gpu() -> None:
 
 def excerpt(text: str, row: int, width: int = 160) -> str:
     """The text on one line, cut to `width` characters; only its row number where outputs get published and it is not ours."""
-    ours = _standing is not None and _standing.rows == "bundled"  # CC0
-    if runtime.withhold_texts() and not ours:
+    ours = _standing is not None and _standing.rows == "bundled" and not _own_file  # CC0
+    if runtime.withhold_texts() and not ours and text not in _texts_of_the_course():
         return f"(row {row})"
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
+
+
+@functools.cache
+def _texts_of_the_course() -> frozenset[str]:
+    """The texts of the bundled rows, which everybody may read."""
+    lines = (line for path in BUNDLED.glob("*/*.jsonl") for line in path.read_text(encoding="utf8").split("\n") if line)
+    return frozenset(value for line in lines for value in json.loads(line).values() if isinstance(value, str))
+
+
+def note_own_file() -> None:
+    """From now on texts may be the reader's own, and are withheld where outputs get published."""
+    global _own_file
+    _own_file = True
 
 
 def record(splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -67,10 +84,13 @@ def record(splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _source(rows: Any) -> str:
-    """'bundled', 'folder', or the Hub's data set at its commit."""
+    """'bundled', 'folder', the Hub's data set at its commit, or the reader's own file by its name."""
+    noted = list(rows.info.download_checksums or {})
+    if noted and noted[0].startswith(FILE):
+        return noted[0]
     if _standing is not None and _standing.rows != "hub":
         return "bundled" if _standing.rows == "bundled" else "folder"
-    noted = next(map(SOURCE.match, rows.info.download_checksums or {}), None)
+    noted = next(map(SOURCE.match, noted), None)
     return f"hub: {noted[1]}@{noted[2][:12]}" if noted else "hub"
 
 

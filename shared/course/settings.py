@@ -61,11 +61,13 @@ def settings(lesson: str, **values: Any) -> Settings:
 
     Args:
         values: the notebook's, for profile colab. None stands for "all" rows. The type of each decides what may replace it: a
-            float takes whole numbers too, None takes a number or "all".
+            float takes whole numbers too, None takes a number or "all". `columns`, a dict, has those of the reader's own file, and
+            each of them is a key: --set text=review.
 
     Raises CourseError, in one line, for an unknown profile or key, in `profiles.toml` or --set, and a value of another type.
     """
-    written, profile = COMMON | values, runtime.profile()
+    columns = values.pop("columns", {})
+    written, profile = COMMON | values | columns, runtime.profile()
     layers = [(f"profile {profile}", _profile_values(ROOT / lesson / FILE, profile, written))]
     told = parse_overrides(os.environ.get("COURSE_SET", ""))
     for key in told:
@@ -79,6 +81,7 @@ def settings(lesson: str, **values: Any) -> Settings:
             found[key] = value
             changed[key] = (written[key], value, who)
     changed = {key: change for key, change in changed.items() if change[0] != change[1]}
+    found |= {"columns": {key: found[key] for key in columns}} if columns else {}
     cfg = Settings(lesson, profile, found, overrides, changed)
     _print(cfg)
     return cfg

@@ -109,7 +109,8 @@ def _wanted_rows(profile: str) -> str:
     for folder in (Path(wanted).expanduser(), ROOT / wanted):  # a notebook runs in its own folder, not in the checkout
         if folder.is_dir():
             return str(folder.resolve())
-    raise CourseError(f"COURSE_DATA={wanted}: no such folder; give a folder, 'hub' or 'bundled'")
+    more = f"; a file of your own is named by --set data={wanted}" if Path(wanted).expanduser().is_file() else ""
+    raise CourseError(f"COURSE_DATA={wanted}: no such folder; give a folder, 'hub' or 'bundled'{more}")
 
 
 def _joined(wanted: list[str]) -> Standing | None:

@@ -1,4 +1,4 @@
-"""Rows: the course's own, samples, held-out rows, overlap, prints. `Dataset`s in and out; knows nothing of models."""
+"""Rows: the course's own, a reader's file, samples, held-out rows, overlap, prints. `Dataset`s in and out; knows nothing of models."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from datasets import Dataset, Features
-from transformers import BatchEncoding
 
 from shared.course.rows import DATA_SETS
 from shared.course.runtime import CourseError, unknown
+from shared.data.own import from_file as from_file
 
-BUNDLED = Path(__file__).resolve().parent / "bundled"
+if TYPE_CHECKING:
+    from transformers import BatchEncoding
+
+BUNDLED = Path(__file__).resolve().parents[1] / "bundled"
 
 
 def bundled_split(name: str, split: str) -> Dataset:
