@@ -1,10 +1,12 @@
 # make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=laptop takes the Hub's data)
 # make test   set up, run every notebook and every quick test
 # make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
+# make demo   the newest run of a lesson as a web page: make demo LESSON=task-1/ag-news (needs requirements-demo.txt)
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder takes its rows)
 PYTHON ?= python3
 VENV ?= .venv
 LESSONS ?=
+LESSON ?= $(LESSONS)
 PROFILE ?= $(COURSE_PROFILE)
 SET ?=
 DATA ?= $(if $(PROFILE)$(COURSE_DATA),,bundled)
@@ -16,7 +18,7 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 # Without bytecode every kernel would compile five thousand modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-slow bench lint report publish clean
+.PHONY: run test test-slow demo bench lint report publish clean
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
@@ -41,6 +43,9 @@ test: $(VENV)/.installed
 
 test-slow: $(VENV)/.installed-offline
 	$(PY) -m pytest -m slow tests
+
+demo: $(VENV)/.installed
+	$(PY) -m shared.course.demo $(LESSON)
 
 bench: $(VENV)/.installed-offline
 	$(PY) -m tests.bench

@@ -247,6 +247,18 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     assert plain["id"] == "google-t5/t5-small (packaged)" and "stands_in_for" not in plain
 
 
+def test_results_are_kept_whatever_the_hub_says(run, monkeypatch):
+    from shared.course import upload
+
+    def refuse(*_):
+        raise CourseError("the Hub is full")
+
+    monkeypatch.setattr(upload, "upload", refuse)
+    with pytest.raises(CourseError, match="the Hub is full"):
+        session._finish(run, {"config": {"push_to_hub": "ada/news"}, "seed": 7}, {})
+    assert json.loads((run.path / "results.json").read_text())["seed"] == 7
+
+
 def test_texts_of_others_are_withheld_where_outputs_are_published(monkeypatch):
     monkeypatch.setattr(session, "_standing", None)
     assert session.excerpt("two\nlines  here", 7) == "two lines here"

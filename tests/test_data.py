@@ -120,7 +120,7 @@ def test_bundled_ag_news_has_balanced_unique_rows_in_the_hubs_schema():
 BUNDLED_SPLITS = {
     "go_emotions": {"train": 180, "validation": 50, "test": 74},
     "mnli": {"train": 90, "validation_matched": 60, "validation_mismatched": 36},
-    "rte": {"train": 56, "validation": 24},
+    "rte": {"train": 56, "validation": 64},
     "xsum": {"train": 24, "validation": 8, "test": 8},
     "en_id": {"train": 80, "validation": 20, "test": 20},
     "sst2": {"train": 80, "validation": 40},

@@ -26,7 +26,6 @@ SMALLER = {
     "t5-squad": "epochs=1 test_rows=24 beams=2",
     "t5-cnn-dailymail": "test_rows=4 decoding_rows=2 max_target=24",
     "t5-en-id": "epochs=1",
-    "rte": "seeds=2 epochs=1",
 }
 
 

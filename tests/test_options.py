@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from shared.course import forkserver
+from shared.course import forkserver, twins
 from shared.course.runtime import ROOT
 from shared.legacy import data
 
@@ -124,16 +125,44 @@ def test_translation_takes_a_csv_file(tmp_path):
     assert results["data"]["test"]["rows"] == 5 and results["data"]["train"]["source"] not in ("hub", "bundled")
 
 
-def test_rte_starts_from_the_mnli_lessons_model(tmp_path):
-    said, _ = run("rte", tmp_path, "mnli_run=2020-01-01_00-00-00_bert_mnli", "model=bert")
-    assert "mnli_run=2020-01-01_00-00-00_bert_mnli has no model like bert: name another run, or leave mnli_run empty" in said
-    _, mnli = run("mnli", tmp_path)
-    (folder,) = tmp_path.glob("*_bert_mnli")
-    for option, how in ((), "found"), ((f"mnli_run={folder.name}",), "named"):
-        _, results = run("rte", tmp_path, "model=bert", *option)
+def test_rte_starts_from_a_model_of_the_hub_or_from_a_run_of_the_mnli_lesson(tmp_path):
+    said, _ = run("rte", tmp_path, "mnli_model=2020-01-01_00-00-00_bert_mnli")
+    assert "there is no run '2020-01-01_00-00-00_bert_mnli' with a model" in said
+    said, _ = run("rte", tmp_path, "mnli_model=google-bert/bert-base-uncased")
+    assert "cannot stand in for distilbert/distilbert-base-uncased: its model_type is bert, not distilbert" in said
+    mnli_run = tmp_path / "2030-01-01_00-00-00_distilbert_mnli"
+    shutil.copytree(twins.twin("typeform/distilbert-base-uncased-mnli"), mnli_run / "model")
+    made = {"config": {"train_data": "course/nli_mix"}, "data": {"train": {"rows": 7}}, "metrics": {"accuracy": {"value": 0.4}}}
+    (mnli_run / "results.json").write_text(json.dumps(made), encoding="utf8")
+    for name, rows in (("typeform/distilbert-base-uncased-mnli", None), (mnli_run.name, 7)):
+        _, results = run("rte", tmp_path, f"mnli_model={name}")
         (source,) = results["tables"]["intermediate"]
-        assert (source["how"], source["run"]) == (how, folder.name)
-        assert source["accuracy"] == mnli["metrics"]["accuracy"]["value"]
+        assert (source["model"], source["rows"]) == (name, rows) and "mnli_train" not in results["data"]
+
+
+def test_rte_goes_on_with_the_trainings_that_are_missing(tmp_path):
+    _, first = run("rte", tmp_path)
+    (folder,) = tmp_path.glob("*_rte")
+    (folder / "results.json").unlink()
+    shutil.rmtree(folder / "parts" / "plain-1")
+    _, again = run("rte", tmp_path, f"resume={folder.name}")
+    assert again["metrics"] == first["metrics"] and again["tables"]["starts"] == first["tables"]["starts"]
+    assert again["tables"]["timed"][0]["steps"] == again["tables"]["timed"][0]["of"]
+
+
+def test_a_run_is_published_and_its_curves_go_to_a_tracker(tmp_path):
+    pytest.importorskip("tensorboard")
+    _, results = run("ag-news", tmp_path, "push_to_hub=ada/news", "report_to=tensorboard")
+    (folder,) = tmp_path.glob("*_ag-news")
+    notebook = (folder / "ag_news.ipynb").read_text(encoding="utf8")
+    assert results["config"]["push_to_hub"] == "ada/news" and "a rehearsal: the stand-in Hub has ada/news until" in notebook
+    assert (folder / "model" / "README.md").is_file() and list((folder / "logs").glob("events.*"))
+    assert "push_to_hub" not in (folder / "report.md").read_text(encoding="utf8")
+
+
+def test_somebody_elses_repository_is_refused_before_anything_is_trained(tmp_path):
+    said, nothing = run("ag-news", tmp_path, "push_to_hub=google-bert/news")
+    assert nothing is None and "in 1. Setup and settings" in said and "push_to_hub=google-bert/news: you may not write to it (" in said
 
 
 @pytest.mark.parametrize(

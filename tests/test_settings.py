@@ -44,9 +44,9 @@ def lesson(tmp_path, monkeypatch):
 
 def test_the_notebooks_values_are_colabs(lesson, capsys):
     cfg = lesson(profile="colab")
-    assert dict(cfg) == VALUES | {"seed": 0, "resume": ""} and cfg.changed == {}
+    assert dict(cfg) == VALUES | module.COMMON and cfg.changed == {}
     assert capsys.readouterr().out == "task-1/demo, profile colab: the settings are those of the notebook\n"
-    assert (cfg.lesson, cfg.profile, cfg.epochs, cfg["model"], len(cfg)) == (LESSON, "colab", 2.0, VALUES["model"], 8)
+    assert (cfg.lesson, cfg.profile, cfg.epochs, cfg["model"], len(cfg)) == (LESSON, "colab", 2.0, VALUES["model"], 10)
     with pytest.raises(AttributeError, match="the settings of task-1/demo have no key 'epoch'"):
         _ = cfg.epoch
 

@@ -278,10 +278,13 @@ def test_it_listens_on_the_loopback_alone_on_a_port_that_is_never_fixed():
 
 
 def test_it_is_read_only_and_serves_nothing_outside_its_repositories():
-    with serving() as hub:
+    with serving(models="hub", upstream="http://127.0.0.1:9") as hub:  # where models are the Hub's; else see test_upload
         for method, path in (("POST", "/api/repos/create"), ("POST", "/api/models/google-bert/bert-base-uncased/commit/main")):
             status, _, content = get(hub.address, path, method, body="{}")
             assert status == 403 and b"read-only" in content
+    with serving() as hub:
+        status, _, content = get(hub.address, "/api/datasets/fancyzhx/ag_news/commit/main", "POST", body="{}")
+        assert status == 403 and b"read-only" in content
         assert get(hub.address, "/datasets/fancyzhx/ag_news/resolve/main/../../../../../../etc/passwd")[0] == 404
         assert get(hub.address, "/datasets/fancyzhx/ag_news/resolve/main/%2e%2e/README.md")[0] == 404
         assert get(hub.address, "/datasets/fancyzhx/ag_news/resolve/v2/README.md")[1]["X-Error-Code"] == "RevisionNotFound"
@@ -725,12 +728,20 @@ def test_two_processes_make_every_twin_at_once_and_get_the_same(tmp_path):
     assert not list((tmp_path / "shared").rglob("*.partial-*"))
 
 
+AUTO = {
+    "Masked": "AutoModelForMaskedLM",
+    "Questi": "AutoModelForQuestionAnswering",
+    "Condit": "AutoModelForSeq2SeqLM",
+    "Causal": "AutoModelForCausalLM",
+    "LMHead": "AutoModelForCausalLM",
+    "Sequence": "AutoModelForSequenceClassification",
+    "Model": "AutoModelForSequenceClassification",
+}
 ALL = [
-    (name, {"Masked": "AutoModelForMaskedLM", "Questi": "AutoModelForQuestionAnswering", "Condit": "AutoModelForSeq2SeqLM",
-            "Causal": "AutoModelForCausalLM", "LMHead": "AutoModelForCausalLM", "Model": "AutoModelForSequenceClassification"}[
-        next(end for end in ("Masked", "Questi", "Condit", "Causal", "LMHead", "Model") if end in twin.architecture)])
-    for name, twin in twins.TWINS.items() if name != "Helsinki-NLP/opus-mt-en-id"
-]  # fmt: skip
+    (name, AUTO[next(part for part in AUTO if part in twin.architecture)])
+    for name, twin in twins.TWINS.items()
+    if name != "Helsinki-NLP/opus-mt-en-id"
+]
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ _PHI = {"vocab_size": 51_200, "hidden_size": 2_560, "intermediate_size": 10_240,
 MODELS = {
     "bert": Model("classes", BertConfig(), 0.44),
     "google-bert/bert-base-uncased": Model("classes", BertConfig(), 0.44),
+    "distilbert/distilbert-base-uncased": Model("classes", DistilBertConfig(), 0.27),
     "distilbert/distilbert-base-cased": Model("classes", DistilBertConfig(vocab_size=28_996), 0.26),
     "t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),

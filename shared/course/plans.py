@@ -49,13 +49,16 @@ def mnli(p: Plan, c: dict[str, Any]) -> None:
 
 
 def rte(p: Plan, c: dict[str, Any]) -> None:
-    rows, first, runs = p.rows("train_rows", "rte"), p.rows("mnli_rows", "mnli"), 2 * c["seeds"]
-    held = rows * c["held_out_share"]
-    p.training(39, 0.9 * first, 0.1 * first, c["max_length"], part="other", epochs=c["mnli_epochs"])
-    p.training(70, rows - held, held, c["max_length"], times=runs)
-    p.reading(39, 0.1 * first)
-    p.reading(70, p.rows("", "rte", 1) + held + 40, times=runs)
-    p.fetch(loads=4 + 2 * runs)
+    rows, first, given = p.rows("train_rows", "rte"), p.rows("mnli_rows", "mnli"), bool(c["mnli_model"])
+    held, test = 0.1 * rows, p.rows("", "rte", 1)
+    once = {"batch": 16, "checks": 1}
+    for epochs in (c["epochs"], c["transfer_epochs"]):
+        p.training(70, rows - held, held, c["max_length"], epochs=epochs, times=c["seeds"], **once)
+        p.training(70, 0.1 * rows, held, c["max_length"], epochs=epochs, part="other", **once)  # exercise 1
+    p.training(39, 0 if given else 0.9 * first, 0.1 * first, c["max_length"], epochs=1, part="other", times=not given, **once)
+    p.reading(70, held + test + 64, batch=32, times=2 * c["seeds"] + 2)
+    p.reading(70, test, batch=8)  # exercise 3
+    p.fetch(*[c["model"]] * (1 + given), loads=2 * c["seeds"])
 
 
 def extractive_squad(p: Plan, c: dict[str, Any]) -> None:

@@ -33,6 +33,7 @@ import jinja2
 from shared import plots
 from shared.course import runtime
 from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, unknown, write_whole
+from shared.course.settings import ASIDE
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
@@ -141,8 +142,8 @@ def duration(seconds: float) -> str:
 
 
 def changed(overrides: dict[str, Any]) -> str:
-    """What a run was told with --set, as the end of a sentence; '' for none. `resume` is left out: it names a folder that only one had."""
-    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key != "resume"]
+    """What a run was told with --set, as the end of a sentence; '' for none. What changes nothing of the training is left out."""
+    pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key not in ASIDE]
     told = [code_span(f"--set {shlex.quote(pair)}") for pair in pairs]
     return f"; this run changed them with {' '.join(told)}" if told else ""
 
@@ -255,13 +256,13 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
     results = inert(results)
     page, data = headline(lesson, results), results["data"]
     part = _headline_part(page, results)
-    metric, (name, floor) = part["metric"], part["floor"]
+    metric, (name, baseline) = part["metric"], part["baseline"]
     train = sum(data[split]["rows"] for split in part["trained_on"])
     test = "; ".join(f"{split} {data[split]['rows']:,} ({data[split]['source']})" for split in part["tested"])
     report = link(lesson / "report.md", base)
     return (
-        f"| [{page.title}]({report}), {results['profile']} | {_score_cell(metric, part['score'])} | {shown_value(metric, floor)} ({name}) "
-        f"| {page.published} | {_without_owner(results['model']['id'])} | {train:,} | {test} "
+        f"| [{page.title}]({report}), {results['profile']} | {_score_cell(metric, part['score'])} "
+        f"| {shown_value(metric, baseline)} ({name}) | {page.published} | {_without_owner(results['model']['id'])} | {train:,} | {test} "
         f"| {_training_time(results)}, {results['environment']['device']} |"
     )
 
@@ -280,8 +281,8 @@ def _without_owner(model: str) -> str:
 def results_table(lessons: list[Path], base: Path) -> str:
     """The README table of all committed results under `lessons`; links relative to the folder `base`."""
     header = (
-        "| Lesson, profile | Result, 95 % interval | Best floor | Published, other protocol | Model | Training rows | Test rows (source) "
-        "| Training time |\n|---|---|---|---|---|---|---|---|"
+        "| Lesson, profile | Result, 95 % interval | Best baseline | Published, other protocol | Model | Training rows "
+        "| Test rows (source) | Training time |\n|---|---|---|---|---|---|---|---|"
     )
     rows = [headline_row(lesson, results, base) for lesson in lessons for results in lesson_results(lesson)]
     return "\n".join([header, *rows])
@@ -329,15 +330,16 @@ def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
 
 
 def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
-    """Title, Colab badge, notebook and report of every lesson."""
-    rows = ["| Lesson | Open in Colab | Notebook | Report |", "|---|---|---|---|"]
+    """Title, badges of Colab and Kaggle, notebook and report of every lesson."""
+    rows = ["| Lesson | Open in Colab or Kaggle | Notebook | Report |", "|---|---|---|---|"]
     for lesson in lessons:
         notebook = next(lesson.glob("*.ipynb"))
         title = headline(lesson, inert(lesson_results(lesson)[0])).title
         where = notebook.relative_to(lesson.parent.parent).as_posix()
         badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
+        other = f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({kaggle_link(address, where)})"
         rows.append(
-            f"| {title} | {badge} | [{notebook.name}]({link(notebook, base)}) "
+            f"| {title} | {badge} {other} | [{notebook.name}]({link(notebook, base)}) "
             f"| [report]({link(lesson / 'report.md', base)}) |"
         )
     return "\n".join(rows)
@@ -372,6 +374,11 @@ def write_memory(root: Path = ROOT) -> list[Path]:
 def colab_link(address: str, notebook: str) -> str:
     """Where Colab opens a notebook of a public GitHub repository."""
     return f"https://colab.research.google.com/github/{address}/blob/main/{notebook}"
+
+
+def kaggle_link(address: str, notebook: str) -> str:
+    """Where Kaggle imports a notebook of a public GitHub repository."""
+    return f"https://kaggle.com/kernels/welcome?src=https://github.com/{address}/blob/main/{notebook}"
 
 
 # ---------------------------------------------------------------- the three families side by side
@@ -409,7 +416,7 @@ def families_table(root: Path, base: Path) -> str:
     Every lesson enters with its largest profile. A lesson without results is left out, and a task without any.
     """
     header = (
-        "| Task | Family | Score, 95 % interval | Best floor | Lesson, profile | Model | Training rows | Scored on | Parameters trained "
+        "| Task | Family | Score, 95 % interval | Best baseline | Lesson, profile | Model | Training rows | Scored on | Parameters trained "
         "| Minutes | Peak memory |\n|---|---|---|---|---|---|---|---|---|---|---|"
     )
     rows, notes = [], []
@@ -446,19 +453,19 @@ def _lab_entry(contender: Contender, lab: Path, results: dict[str, Any]) -> dict
     return {
         "family": contender.family, "lesson": lab, "page": f"{lab.name.replace('-', '_')}.ipynb",
         "title": told["title"], "results": results,
-        "metric": "f1", "score": told["f1"], "floor": ("always refuse", told["always_refuse"]),
+        "metric": "f1", "score": told["f1"], "baseline": ("always refuse", told["always_refuse"]),
         "tested": told["tested"], "scored": told["scored"], "prints": [data[split]["fingerprint"] for split in told["tested"]],
         **{key: told[key] for key in ("train_rows", "model", "parameters", "trained", "minutes", "memory")},
     }  # fmt: skip
 
 
 def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
-    """Score, best floor, rows and model of a lesson's headline."""
+    """Score, best baseline, rows and model of a lesson's headline."""
     metric, data, model = page.headline, results["data"], results["model"]
     tested = list(getattr(page, "tested", None) or [split for split in data if split.startswith("test")])
-    floors = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
+    baselines = {name: scores[metric] for name, scores in results["baselines"].items() if metric in scores}
     return {
-        "metric": metric, "score": results["metrics"][metric], "floor": max(floors.items(), key=lambda item: item[1]),
+        "metric": metric, "score": results["metrics"][metric], "baseline": max(baselines.items(), key=lambda item: item[1]),
         "tested": tested, "scored": sum(data[split]["rows"] for split in tested),
         "trained_on": [split for split in data if split.startswith("train")], "phases": ("warm-up", "train"),
         "model": model["id"], "trained": model["trainable"], "parameters": model["parameters"],
@@ -473,7 +480,7 @@ def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
     if system is None:
         raise CourseError(f"the SQuAD v2 table of {results['lesson']} has no row that is reported: name it in REPORTED_V2")
     return {
-        "metric": "f1", "score": rows[system]["f1"], "floor": (refuse["system"], refuse["f1"]["value"]),
+        "metric": "f1", "score": rows[system]["f1"], "baseline": (refuse["system"], refuse["f1"]["value"]),
         "tested": ["validation"], "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train",),
         "trained_on": [split for split in data if split.startswith("train")],
     }
@@ -490,10 +497,10 @@ def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
-    results, metric, (name, floor) = entry["results"], entry["metric"], entry["floor"]
+    results, metric, (name, baseline) = entry["results"], entry["metric"], entry["baseline"]
     report = link(entry["lesson"] / entry["page"], base)
     return (
-        f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, floor)} ({name}) "
+        f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, baseline)} ({name}) "
         f"| [{entry['title']}]({report}), {results['profile']} | {_without_owner(entry['model'])} "
         f"| {entry['train_rows']:,} | {entry['scored']:,} | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
         f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
@@ -518,7 +525,7 @@ def _what_differs(entries: list[dict[str, Any]]) -> str:
     apart = " and ".join([", ".join(differs[:-1]), differs[-1]] if len(differs) > 1 else differs)
     if same_rows and same_metric:
         return "scored on the same rows, so the scores may be compared" + (f"; what differs: {apart}." if apart else ".")
-    return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own floor."
+    return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own baseline."
 
 
 # ---------------------------------------------------------------- the repository's address

@@ -431,6 +431,7 @@ class RunFolder:
 
     path: Path
     resumed: bool = False
+    report_to: str = "none"  # the tracker of its trainings, see `tracking`
 
     @property
     def model(self) -> Path:
@@ -457,7 +458,7 @@ class RunFolder:
 
     def part(self, name: str) -> RunFolder:
         """The folder of one training of several inside this run, with checkpoints and a clock of its own; made where it is missing."""
-        found = RunFolder(self.path / "parts" / name, self.resumed)
+        found = RunFolder(self.path / "parts" / name, self.resumed, self.report_to)
         for folder in (found.logs, found.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
         return found
@@ -495,7 +496,7 @@ def run_folder(cfg: Settings) -> RunFolder:
     path = outputs_root()
     try:
         path = agreed(lambda: _resumed_path(resume) if resume else _new_path(cfg))
-        run = RunFolder(path, resumed=bool(resume))
+        run = RunFolder(path, bool(resume), cfg.get("report_to", "none"))
         for folder in (run.model, run.logs, run.checkpoints):
             folder.mkdir(parents=True, exist_ok=True)
         probe = run.logs / f".write-test-{os.getpid()}"
@@ -513,13 +514,28 @@ def run_folder(cfg: Settings) -> RunFolder:
     return run
 
 
+def newest_run(lesson: str, everywhere: bool = False) -> RunFolder | None:
+    """The newest complete run of a lesson ("task-1/ag-news") that kept a model; None where there is none.
+
+    Args:
+        everywhere: of any profile and any data; else of the active profile, on the lesson's own data.
+    """
+    for file in sorted(outputs_root().glob("*/results.json"), reverse=True):  # the names begin with the time
+        made, run = json.loads(file.read_text(encoding="utf8")), RunFolder(file.parent)
+        ours = everywhere or (made["profile"] == profile() and not made["config"].get("data"))
+        if made["lesson"] == lesson and ours and any(run.model.glob("*config.json")):
+            return run
+    return None
+
+
 def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     """Write down what a new run was started with; CourseError where a resumed one was started with something else.
 
     Else its results would claim settings under which the first part of the training did not run.
     """
     note = run.path / "settings.json"
-    values = {key: value for key, value in cfg.items() if key != "resume"}
+    aside = ("resume", "push_to_hub", "report_to")  # may change from one part of a run to the next
+    values = {key: value for key, value in cfg.items() if key not in aside}
     now = json.loads(json.dumps({"lesson": cfg.lesson, "profile": cfg.profile} | values))
     if not (run.resumed and note.is_file()):  # a run folder made by hand has no note
         write_whole(note, json.dumps(now, indent=1, ensure_ascii=False))

@@ -21,7 +21,8 @@ from shared.course import runtime
 from shared.course.runtime import ROOT, CourseError, parse_overrides, unknown
 
 FILE = "profiles.toml"
-COMMON = {"seed": 0, "resume": ""}  # every lesson has them; a notebook need not write them down
+COMMON = {"seed": 0, "resume": "", "push_to_hub": "", "report_to": "none"}  # every lesson has them; a notebook need not write them down
+ASIDE = ("resume", "push_to_hub", "report_to")  # those that change nothing of what is trained
 SUBSTITUTE = "course/"  # the owner of a model that stands in for one that cannot be had, named in a profile alone
 
 
@@ -84,7 +85,23 @@ def settings(lesson: str, **values: Any) -> Settings:
     found |= {"columns": {key: found[key] for key in columns}} if columns else {}
     cfg = Settings(lesson, profile, found, overrides, changed)
     _print(cfg)
+    if runtime.is_main_process():
+        _check(cfg)
     return cfg
+
+
+def _check(cfg: Settings) -> None:
+    """Before an hour of training: what it is to be published and tracked with. CourseError in one line where that cannot be had."""
+    if cfg.push_to_hub and "/lab-" in cfg.lesson:
+        raise CourseError(f"push_to_hub={cfg.push_to_hub}: a lab keeps no model that could be published: leave it out")
+    if cfg.push_to_hub:
+        from shared.course import upload
+
+        upload.check(cfg.push_to_hub)
+    if cfg.report_to != "none":
+        from shared.course import tracking
+
+        tracking.check(cfg.report_to)
 
 
 def _profile_values(path: Path, profile: str, written: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,8 @@ course, or those of a folder (`rows`), and random twins or packaged models (`twi
 splits, file names and features. The client reads its address while it is imported, so `start` comes before
 `import huggingface_hub`, `transformers` or `datasets`.
 
-It is read-only, listens on 127.0.0.1 alone, keeps a cache of its own and ends with the process that started it.
+It listens on 127.0.0.1 alone, keeps a cache of its own and ends with the process that started it. What it serves is read-only; a model
+that is uploaded under another name (`inbox`) is kept and served until then.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from urllib.request import getproxies
 
+from shared.course.inbox import STORE, Inbox, Refused
 from shared.course.runtime import ROOT, CourseError, first_line
 
 HUB = "https://huggingface.co"
@@ -331,6 +333,7 @@ class Hub:
         self.trouble: dict[str, int | float | str] = {}
         self.about: dict[str, Any] = {}
         self.work, self.owner = Path(), os.getpid()
+        self.inbox: Inbox | None = None
         self._found: dict[tuple[str, str], Repository] = {}
         self._lock = threading.Lock()
         self.server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -342,12 +345,14 @@ class Hub:
 
         twins.writable_cache()
         self.work = _work_folder()
+        if self.models != "hub":  # else uploads are the Hub's own
+            self.inbox = Inbox(self.work / "uploads", {name.split("/")[0] for name in (*twins.TWINS, *twins.PACKAGED)})
         threading.Thread(target=self.server.serve_forever, args=(0.1,), daemon=True).start()
         atexit.register(self.stop)
         if standing:
             environment = _environment(self.address, self.work / "hf", "hub" in (self.rows, self.models))
             kept = {name: getattr(standing, name) for name in ("wanted", "text", "rows", "models")}
-            self.about = kept | {"environment": environment, "missing": self.missing}
+            self.about = kept | {"environment": environment, "missing": self.missing, "upstream": self.upstream}
             _apply(environment)
 
     def stop(self) -> None:
@@ -366,6 +371,8 @@ class Hub:
 
         if (self.models if kind == "models" else self.rows) == "hub":
             return None
+        if kind == "models" and self.inbox and name in self.inbox.repositories:
+            return Repository(self.inbox.repositories[name])
         with self._lock:
             if (kind, name) not in self._found:
                 try:
@@ -399,7 +406,8 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        length = int(self.headers.get("Content-Length", 0))
+        self.body = b"" if self.command == "PUT" else self.rfile.read(length)  # a large file is written as it comes
         self.parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
         path = "/" + "/".join(self.parts)
         self.hub.asked.append(path)
@@ -419,16 +427,38 @@ class _Handler(BaseHTTPRequestHandler):
             if not self.begun:  # else the client has left, or sees that the answer is cut off
                 self.refuse(400, f"{type(error).__name__}: {first_line(error)}")
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def receive(self) -> bool:
+        """Take a part of an upload and answer it; False where it is none."""
+        inbox = self.hub.inbox
+        if inbox is None or self.command not in ("POST", "PUT"):
+            return False
+        try:
+            if self.command == "PUT" and self.parts[:-1] == [STORE]:
+                inbox.store(self.parts[-1], self.rfile, int(self.headers["Content-Length"]))
+                answered: dict[str, Any] | None = {}
+            else:
+                answered = inbox.answer(self.parts, self.body, self.hub.address)
+        except Refused as error:
+            self.close_connection = True
+            self.send(error.status, error.answer)
+            return True
+        if answered is not None:
+            self.send(200, answered)
+        return answered is not None
 
     def answer(self, cut: bool) -> None:
         """Find what the path asks for, here or at the Hub."""
+        if self.receive():
+            return None
         hub, api = self.hub, self.parts[0] == "api"
         rest = self.parts[api:]
         kind = rest.pop(0) if rest[:1] in (["models"], ["datasets"]) else "" if api else "models"
         place = next((place for place, part in enumerate(rest) if part in VERBS), min(len(rest), 2))
         name, (verb, revision, *path) = "/".join(rest[:place]), [*rest[place:], "", ""]
-        if self.command == "POST" and verb != "paths-info":
+        if self.command in ("POST", "PUT") and verb != "paths-info":
+            self.close_connection = True  # what a PUT brings is not read
             return self.refuse(403, "the stand-in Hub is read-only: to upload, restart with COURSE_DATA unset and a connection")
         try:
             found = hub.repository(kind, name) if kind else None
@@ -529,6 +559,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_headers(self, headers: dict[str, str]) -> None:
         self.begun = True
+        if self.close_connection:  # said, or the client sends its next request into a connection that is gone
+            headers = headers | {"Connection": "close"}
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()

@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
-from shared.course import runtime
+from shared.course import runtime, tracking
 from shared.course.runtime import CourseError, RunFolder
 
 SHORT = 192  # tokens; for longer texts PyTorch's fused attention is faster in bf16 on a CPU, too (`make bench`, part library)
@@ -113,9 +113,10 @@ def freeze_lower_layers(model: PreTrainedModel, layers: int) -> PreTrainedModel:
 def callbacks(run: RunFolder | None = None) -> list[TrainerCallback]:
     """What every lesson's Trainer gets: a clean end, a stop with cause and cure where a loss is not finite, and the run's clock.
 
-    run: whose time and memory are noted; None for a training beside the lesson's own, as in an exercise.
+    run: whose time and memory are noted, and whose curves go to the tracker of the setting `report_to`. None for a training beside
+    the lesson's own, as in an exercise.
     """
-    return [CleanEnd(run), FiniteLoss(), *([Stopwatch(run)] if run else [])]
+    return [CleanEnd(run), FiniteLoss(), *([Stopwatch(run), *tracking.callbacks(run)] if run else [])]
 
 
 class CleanEnd(TrainerCallback):

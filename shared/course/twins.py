@@ -56,6 +56,7 @@ _SIDE = {"layers": 2, "attention_heads": 2, "ffn_dim": 128}
 _BOTH = {f"{side}_{key}": size for side in ("encoder", "decoder") for key, size in _SIDE.items()} | {"d_model": 64}
 _GROUPED = _BERT | {"num_key_value_heads": 1, "tie_word_embeddings": True}
 _CASED = {"do_lower_case": False}
+_MNLI = {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"}  # in the checkpoint's own order and spelling
 _MODERNBERT = {f"{kind}_token": f"[{kind.upper()}]" for kind in ("unk", "sep", "pad", "cls", "mask")}
 _LLAMA = {"bos_token": "<|begin_of_text|>", "eos_token": "<|end_of_text|>", "pad_token": "<|finetune_right_pad_id|>"}
 _CHATML = (
@@ -69,6 +70,9 @@ _QWEN = _CHAT | {"pad_token": "<|endoftext|>"}
 TWINS = {
     "google-bert/bert-base-uncased": Twin("BertForMaskedLM", "BertTokenizer", _BERT),
     "distilbert/distilbert-base-uncased": Twin("DistilBertForMaskedLM", "DistilBertTokenizer", _DISTILBERT),
+    "typeform/distilbert-base-uncased-mnli": Twin(
+        "DistilBertForSequenceClassification", "DistilBertTokenizer", _DISTILBERT | {"id2label": _MNLI}
+    ),
     "distilbert/distilbert-base-cased": Twin("DistilBertForMaskedLM", "DistilBertTokenizer", _DISTILBERT, options=_CASED),
     "distilbert/distilbert-base-cased-distilled-squad": Twin(
         "DistilBertForQuestionAnswering", "DistilBertTokenizer", _DISTILBERT, options=_CASED
