@@ -93,7 +93,7 @@ def library_in_training(cfg: Any, rows: Any, speeds: dict[str, list[float]], rou
 
 
 def library(quick: bool, rounds: int) -> list[bool]:
-    """The library's ways to compute attention; windows and labels by its call, labels by the usual loop. No target: what plain code costs."""
+    """The library's ways to compute attention; windows and labels by its call, labels by the usual loop. What plain code costs."""
     import torch
 
     from tests import bench_attention, bench_qa
