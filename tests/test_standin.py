@@ -728,6 +728,18 @@ def test_two_processes_make_every_twin_at_once_and_get_the_same(tmp_path):
     assert not list((tmp_path / "shared").rglob("*.partial-*"))
 
 
+def test_setup_takes_the_loaded_modules_out_of_garbage_collection_and_later_nothing_of_the_readers(cache):
+    code = """
+    import gc
+    from shared import course
+    course.setup()
+    modules, mine = gc.get_freeze_count(), [[] for _ in range(1_000)]
+    course.setup()
+    print(modules > 10_000, gc.get_freeze_count() <= modules)
+    """
+    assert run(code, cache).splitlines()[-1] == "True True"
+
+
 AUTO = {
     "Masked": "AutoModelForMaskedLM",
     "Questi": "AutoModelForQuestionAnswering",

@@ -537,8 +537,8 @@ class _Handler(BaseHTTPRequestHandler):
                 value = value.replace(hub.upstream, hub.address)
             if name.lower() not in ("connection", "keep-alive", "transfer-encoding"):
                 self.send_header(name, value)
-        self.send_headers({"Connection": "close"})
         self.close_connection = True
+        self.send_headers({})
         with contextlib.closing(answer), contextlib.suppress(Exception):  # the client notices what was cut off
             for part in answer.iter_raw():
                 self.wfile.write(part)
