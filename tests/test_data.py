@@ -125,7 +125,7 @@ BUNDLED_SPLITS = {
     "en_id": {"train": 80, "validation": 20, "test": 20},
     "sst2": {"train": 80, "validation": 40},
     "cnn_dailymail": {"train": 8, "validation": 4, "test": 4},
-    "squad": {"train": 80, "validation": 40},
+    "squad": {"train": 80, "validation": 64},
     "squad_v2": {"train": 106, "validation": 80},
 }
 
@@ -182,7 +182,7 @@ def test_bundled_answers_stand_where_they_say_and_no_paragraph_is_in_two_splits(
     contexts = [set(rows["context"]) for rows in splits]
     assert contexts[0].isdisjoint(contexts[1])
     unanswerable = sum(not row["answers"]["text"] for row in itertools.chain(*splits))
-    assert (len(contexts[0] | contexts[1]), unanswerable) == (30, 66 if name == "squad_v2" else 0)
+    assert (len(contexts[0] | contexts[1]), unanswerable) == {"squad": (36, 0), "squad_v2": (30, 66)}[name]
 
 
 def test_bundled_emotions_have_every_label_often_enough(all_bundled):

@@ -151,6 +151,16 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
 
 
+def test_a_report_says_that_the_run_was_trained_for_longer_than_planned(checkout):
+    path = checkout / "task-1/demo/results/laptop.json"
+    results = json.loads(path.read_text())
+    results["config"]["epochs"], results["tables"]["longer"] = 4.5, [{"epochs": 2.0}, {"epochs": 3.0}]
+    path.write_text(json.dumps(results))
+    report.write_pages(checkout)
+    said = "After 2 and after 3 epochs the learning rate had fallen to zero; then it fell again from where a plan over all 4.5 has it"
+    assert said in (checkout / "task-1/demo/report.md").read_text()
+
+
 def test_check_notices_a_changed_number(checkout, monkeypatch, capsys):
     report.write_pages(checkout)
     path = checkout / "task-1/demo/results/laptop.json"

@@ -76,6 +76,8 @@ MODELS = {
     "distilbert/distilbert-base-uncased": Model("classes", DistilBertConfig(), 0.27),
     "distilbert/distilbert-base-cased": Model("classes", DistilBertConfig(vocab_size=28_996), 0.26),
     "t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
+    "google-t5/t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
+    "google-t5/t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "llama-3.2-1b": Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True),
     "phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),

@@ -109,20 +109,17 @@ def t5_en_id(p: Plan, c: dict[str, Any]) -> None:
 
 
 def t5_squad(p: Plan, c: dict[str, Any]) -> None:
-    rows, test, reader = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1), c["extractive_model"]
-    held, tokens = rows * c["held_out_share"], (195.0, 7.0)
-    trials = len(c["variants"].split(";")) + 1 if c["variants"] and c["trial_seconds"] else 0
-    p.training(187, 1.03 * min(c["extractive_rows"] or rows, rows), 1.03 * held, c["extractive_max_length"], name=reader, part="other")
-    p.training(tokens, rows - held, held, c["max_source"], c["max_target"])
-    p.writing(tokens, test + 120, min(25, c["max_target"]), 64)
-    for beams, asked in ((c["beams"], test), (2, 200), (4, 200), (8, 200)):  # the rest is exercise 2
-        p.writing(tokens, asked, min(18, c["max_target"]), 64 // beams, beams=beams)
-    p.reading(tokens, test, batch=64)  # how sure is it?
-    p.reading(187, 1.03 * test, name=reader)
-    p.seconds["other"] += trials * (c["trial_seconds"] + 60)
+    rows, test, own = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1), 64
+    shape, tokens, new, batch = (c["max_source"], c["max_target"]), (195.0, 7.0), min(25, c["max_target"]), c["batch_size"]
+    p.training(tokens, rows, 0, *shape, checks=2)
+    p.writing(tokens, c["held_out_rows"], new, batch, part="checks", times=2 * c["epochs"])
+    p.writing(tokens, test, new, batch)
+    p.writing(tokens, own, c["max_target"], own, times=5)  # before and after training, exercises 1 and 3
+    p.writing(tokens, own, new, batch, beams=4, times=2)  # exercise 2
+    p.training(tokens, min(500, rows), 0, *shape, part="other", epochs=2, batch=8)  # exercise 1
     p.host(rows, 2.0)
-    p.host(test, 6.0)
-    p.fetch(c["model"], reader, loads=4)
+    p.host(test, 6.0)  # the baseline, scores, answers that are not in the text
+    p.fetch()
 
 
 def llm_sst2(p: Plan, c: dict[str, Any]) -> None:

@@ -176,7 +176,16 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     """
     with _errors_naming(template):
         page = environment(template.parent).get_template(template.name)
-        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n"
+        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n" + _longer(results)
+
+
+def _longer(results: dict[str, Any]) -> str:
+    """The last lines of a report on a run that was resumed with more epochs."""
+    before = [f"{row['epochs']:g}" for row in results["tables"].get("longer", [])]
+    if not before:
+        return ""
+    told = f"After {' and after '.join(before)} epochs the learning rate had fallen to zero; then it fell again from where a plan over all"
+    return f"\nThis run was resumed with more epochs. {told} {results['config']['epochs']:g} has it.\n"
 
 
 def _lesson_name(lesson: Path) -> str:

@@ -531,7 +531,8 @@ def newest_run(lesson: str, everywhere: bool = False) -> RunFolder | None:
 def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     """Write down what a new run was started with; CourseError where a resumed one was started with something else.
 
-    Else its results would claim settings under which the first part of the training did not run.
+    Else its results would claim settings under which the first part of the training did not run. More epochs are no such claim: they are
+    noted as `epochs_before`, and the results say so.
     """
     note = run.path / "settings.json"
     aside = ("resume", "push_to_hub", "report_to")  # may change from one part of a run to the next
@@ -543,6 +544,11 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     began = json.loads(note.read_text(encoding="utf8"))
     if _rows_a_step(began) == _rows_a_step(now):  # half the batch, accumulated twice, is the same training in less memory
         began |= {key: now[key] for key in ("batch_size", "accumulate") if key in now}
+    before, longer = began.pop("epochs_before", []), ""
+    if not (run.path / "parts").is_dir() and began.get("epochs", 0) < now.get("epochs", 0):  # trained on, for longer
+        before, began = [*before, began["epochs"]], began | {"epochs": now["epochs"]}
+        longer = json.dumps(began | {"epochs_before": before}, indent=1, ensure_ascii=False)
+        print(f"NOTE: {before[-1]:g} epochs become {now['epochs']:g}; the learning rate goes back to where a plan over all has it")
     for key in [*began, *(key for key in now if key not in began)]:
         then, here = (values.get(key, "(none)") for values in (began, now))
         if then != here:
@@ -550,6 +556,8 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
                 f"cannot resume {run.name}: it was started with {key}={then}, and now {key} is {here}; give it the settings it began "
                 "with, or start a new run without resume"
             )
+    if longer:
+        write_whole(note, longer)
 
 
 def _rows_a_step(values: dict[str, Any]) -> int:
