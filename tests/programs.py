@@ -5,8 +5,9 @@ from pathlib import Path
 
 from shared.course.runtime import ROOT
 
+START = ROOT / "00_start_here.ipynb"  # no lesson: it comes before them
 NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
-PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *sorted(ROOT.glob("task-*/lab-*/*.py")), *NOTEBOOKS]
+PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *sorted(ROOT.glob("task-*/lab-*/*.py")), START, *NOTEBOOKS]
 
 
 def program(path: Path) -> str:

@@ -135,9 +135,9 @@ def test_the_readme_has_the_table_of_today(tmp_path):
      (["rte", "--set", "nothing=1"], "unknown --set key of rte 'nothing'")],
 )  # fmt: skip
 def test_a_mistake_on_the_command_line_is_one_line(capsys, arguments, message):
-    assert estimate.main(arguments) == 1
+    assert estimate.main(arguments) == 2
     said = capsys.readouterr().err.strip()
-    assert said.startswith("ERROR: ") and message in said and "\n" not in said
+    assert said.startswith("error: ") and message in said and "\n" not in said
 
 
 def test_every_key_that_a_plan_reads_is_a_key_of_its_lesson():

@@ -157,7 +157,7 @@ def test_a_report_says_that_the_run_was_trained_for_longer_than_planned(checkout
     results["config"]["epochs"], results["tables"]["longer"] = 4.5, [{"epochs": 2.0}, {"epochs": 3.0}]
     path.write_text(json.dumps(results))
     report.write_pages(checkout)
-    said = "After 2 and after 3 epochs the learning rate had fallen to zero; then it fell again from where a plan over all 4.5 has it"
+    said = "was planned for 2, then for 3 epochs and resumed with 4.5: from there on the learning rate is that of a plan over all 4.5"
     assert said in (checkout / "task-1/demo/report.md").read_text()
 
 
@@ -203,14 +203,15 @@ def test_publish_stamps_every_place_and_refuses_nonsense(checkout):
 
 
 def test_publish_stamps_a_true_lesson_and_everything_around_it(tmp_path):
-    lesson, old = "task-1/ag-news", report.repository(ROOT)
-    for name in ("pyproject.toml", "README.md", "README.id.md", "CITATION.cff", "task-1/README.md", f"{lesson}/ag_news.ipynb"):
+    lesson, old, start = "task-1/ag-news", report.repository(ROOT), "00_start_here.ipynb"
+    for name in (start, "pyproject.toml", "README.md", "README.id.md", "CITATION.cff", "task-1/README.md", f"{lesson}/ag_news.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
     report.publish("ada/course", tmp_path)
-    notebook = nbformat.read(tmp_path / lesson / "ag_news.ipynb", 4)
-    assert f"colab.research.google.com/github/ada/course/blob/main/{lesson}/ag_news.ipynb" in notebook.cells[0].source
-    assert 'REPOSITORY = "ada/course"' in notebook.cells[1].source
+    for name in (start, f"{lesson}/ag_news.ipynb"):
+        notebook = nbformat.read(tmp_path / name, 4)
+        assert f"colab.research.google.com/github/ada/course/blob/main/{name}" in notebook.cells[0].source
+        assert 'REPOSITORY = "ada/course"' in notebook.cells[1].source
     assert 'repository-code: "https://github.com/ada/course"' in (tmp_path / "CITATION.cff").read_text()
     assert report.repository(tmp_path) == "ada/course"
     assert not [path for path in tmp_path.rglob("*.*") if old in path.read_text(encoding="utf8")]

@@ -518,7 +518,7 @@ def test_a_run_may_be_trained_for_longer_and_its_results_say_so(cfg, capsys):
     assert "longer" not in session._took(run)["tables"]
     for epochs in (3.0, 3.0, 4.5):
         again(run.name, epochs=epochs)
-    assert "NOTE: 2 epochs become 3; the learning rate goes back" in capsys.readouterr().out
+    assert "NOTE: 2 epochs become 3; the learning rate goes on as a plan over all" in capsys.readouterr().out
     assert session._took(run)["tables"]["longer"] == [{"epochs": 2.0}, {"epochs": 3.0}]
     others = (({"epochs": 3.0}, r"epochs=4\.5, and now epochs is 3\.0"), ({"epochs": 9.0, "learning_rate": 1.0}, r"learning_rate=0\.001"))
     for changes, said in others:

@@ -250,29 +250,25 @@ def write(rows: list[dict[str, Any]], readme: Path = runtime.ROOT / "README.md")
     runtime.write_whole(readme, report.fill(readme.read_text(encoding="utf8"), "t4", shown(rows, markdown=True)))
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m shared.course.estimate", description="estimated minutes and memory of `colab` on a T4")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, for one lesson")
     parser.add_argument("--write", action="store_true", help="put the table of all lessons into README.md")
     options = parser.parse_args(argv)
-    try:
-        notebooks = run.find_lessons(options.lessons)
-        if not options.lessons:  # labs say themselves how long they take
-            notebooks = [notebook for notebook in notebooks if not notebook.parent.name.startswith("lab-")]
-        if options.set and len(notebooks) > 1:
-            raise CourseError("--set changes one lesson: name it")
-        if options.write and (options.set or options.lessons):
-            raise CourseError("--write takes every lesson with its own settings: leave out lessons and --set")
-        rows = [estimate(notebook, " ".join(map(shlex.quote, options.set))) for notebook in notebooks]
-        print(shown(rows))
-        if options.write:
-            write(rows)
-    except CourseError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
-    return 0
+    notebooks = run.find_lessons(options.lessons)
+    if not options.lessons:  # labs say themselves how long they take
+        notebooks = [notebook for notebook in notebooks if not notebook.parent.name.startswith("lab-")]
+    if options.set and len(notebooks) > 1:
+        raise CourseError("--set changes one lesson: name it")
+    if options.write and (options.set or options.lessons):
+        raise CourseError("--write takes every lesson with its own settings: leave out lessons and --set")
+    rows = [estimate(notebook, " ".join(map(shlex.quote, options.set))) for notebook in notebooks]
+    print(shown(rows))
+    if options.write:
+        write(rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Pre-train a substitute on texts without labels, once on a machine: what T5 learned from the web, in small.
 
-    python -m shared.course.pretrain course/minilm-pointer-qa   --data ../shared/data      about 15 minutes on two cores
-    python -m shared.course.pretrain course/minilm-pointer-news --data ../shared/data      about 20 minutes
+    python -m shared.course.pretrain course/minilm-pointer-qa   --data ../shared/data      54 minutes, measured on two slow cores
+    python -m shared.course.pretrain course/minilm-pointer-news --data ../shared/data      about 40 minutes there, an estimate
 
 qa: *cloze* questions. A few words of a sentence are asked for, with some of the words around them as the question (Lewis, Denoyer,
 Riedel 2019, arXiv 1906.04980). news: write the lead of an article, or its principal sentences, a quarter of which are missing in
@@ -37,10 +37,10 @@ from shared.course.settings import COMMON, Settings, overridden
 PIECE, ARTICLE = 150, 300  # words of what is read with a cloze question, and of an article, whose rest no encoder here would see
 LEAD = 45  # words after which no sentence is added to what is to be written
 NUMBER, NAME = re.compile(r"\W*\d"), re.compile(r"\W*[A-ZÀ-Þ]")
-_ROWS = {"rows": 24_000, "epochs": 1.0, "batch_size": 32, "learning_rate": 4e-4, "max_source": 320, "max_target": 24}
+_RECIPE = {"rows": 24_000, "epochs": 1.0, "batch_size": 32, "learning_rate": 4e-4, "max_source": 320, "max_target": 24}
 TASKS: dict[str, dict[str, Any]] = {
-    "course/minilm-pointer-qa": _ROWS,
-    "course/minilm-pointer-news": _ROWS | {"rows": 12_000, "batch_size": 16, "max_source": 448, "max_target": 96},
+    "course/minilm-pointer-qa": _RECIPE,
+    "course/minilm-pointer-news": _RECIPE | {"rows": 12_000, "batch_size": 16, "max_source": 448, "max_target": 96},
 }
 COLUMNS = {"squad": "context", "cnn_dailymail": "article", "xsum": "document"}  # where the texts are
 Pair = tuple[str, str]  # what is read, what is to be written
@@ -246,7 +246,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m shared.course.pretrain", description="pre-train a substitute for profile laptop")
     parser.add_argument("model", choices=list(TASKS))
     parser.add_argument("--data", help="a folder of <name>/<split>.parquet, or 'bundled'")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"override {', '.join(COMMON | _ROWS)}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=f"override {', '.join(COMMON | _RECIPE)}")
     return parser.parse_args(argv)
 
 
@@ -267,20 +267,13 @@ def pretrain(model: str, told: str = "") -> Path:
     return target
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     options = parse(argv)
-    runtime.print_anything()
     os.environ["COURSE_PROFILE"] = os.environ.get("COURSE_PROFILE") or "laptop"
     if options.data:
         os.environ["COURSE_DATA"] = options.data
-    try:
-        pretrain(options.model, " ".join(shlex.quote(word) for word in options.set))
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    pretrain(options.model, " ".join(shlex.quote(word) for word in options.set))
 
 
 if __name__ == "__main__":

@@ -32,8 +32,7 @@ import jinja2
 
 from shared import plots
 from shared.course import runtime
-from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, unknown, write_whole
-from shared.course.settings import ASIDE
+from shared.course.runtime import ASIDE, ROOT, CourseError, RunFolder, first_line, unknown, write_whole
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
@@ -181,11 +180,12 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
 
 def _longer(results: dict[str, Any]) -> str:
     """The last lines of a report on a run that was resumed with more epochs."""
-    before = [f"{row['epochs']:g}" for row in results["tables"].get("longer", [])]
+    before = [f"{row['epochs']:g}" for row in results.get("tables", {}).get("longer", [])]
     if not before:
         return ""
-    told = f"After {' and after '.join(before)} epochs the learning rate had fallen to zero; then it fell again from where a plan over all"
-    return f"\nThis run was resumed with more epochs. {told} {results['config']['epochs']:g} has it.\n"
+    now, planned = f"{results['config']['epochs']:g}", ", then for ".join(before)
+    resumed = f"This run was planned for {planned} epochs and resumed with {now}"
+    return f"\n{resumed}: from there on the learning rate is that of a plan over all {now}.\n"
 
 
 def _lesson_name(lesson: Path) -> str:
@@ -550,7 +550,7 @@ def publish(address: str, root: Path = ROOT) -> list[Path]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
         raise CourseError(f"'{address}' is not a repository: write it as owner/name")
     old, changed = repository(root), []
-    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "task-*/*/*.ipynb")
+    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "*.ipynb", "task-*/*/*.ipynb")
     for path in [path for place in places for path in root.glob(place)]:
         text = path.read_text(encoding="utf8")
         stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
@@ -608,29 +608,24 @@ def _old(path: Path) -> str:
     return path.read_text(encoding="utf8") if path.is_file() else ""
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     parser = argparse.ArgumentParser(prog="python -m shared.report", description="render reports and README tables")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
     parser.add_argument("--memory", action="store_true", help="count the memory tables again (after a new torch or transformers)")
     parser.add_argument("--publish", metavar="OWNER/NAME", help="stamp the repository's address everywhere")
     options = parser.parse_args(argv)
-    runtime.print_anything()
-    try:
-        if options.publish:
-            print(f"stamped {options.publish} into {len(publish(options.publish))} files")
-        if options.memory:
-            print(f"memory tables: {len(write_memory())} changed")
-        if options.check:
-            stale = [path for path, text in rendered().items() if _old(path) != text]
-            for path in stale:
-                print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
-            return 1 if stale else 0
-        for path in write_pages():
-            print(f"rendered {path.relative_to(ROOT).as_posix()}")
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.publish:
+        print(f"stamped {options.publish} into {len(publish(options.publish))} files")
+    if options.memory:
+        print(f"memory tables: {len(write_memory())} changed")
+    if options.check:
+        stale = [path for path, text in rendered().items() if _old(path) != text]
+        for path in stale:
+            print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
+        return 1 if stale else 0
+    for path in write_pages():
+        print(f"rendered {path.relative_to(ROOT).as_posix()}")
 
 
 if __name__ == "__main__":

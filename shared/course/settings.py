@@ -27,8 +27,6 @@ from shared.course.runtime import ROOT, CourseError, parse_overrides, unknown
 
 FILE, OFFLINE = "profiles.toml", "offline"
 COMMON = {"seed": 0, "resume": "", "push_to_hub": "", "report_to": "none"}  # every lesson has them; a notebook need not write them down
-ASIDE = ("resume", "push_to_hub", "report_to")  # those that change nothing of what is trained
-SUBSTITUTE = "course/"  # the owner of a model that stands in for one that cannot be had, named in a profile alone
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Settings(Mapping):
     @property
     def stands_in_for(self) -> dict[str, str]:
         """{key: the notebook's model} for the models that stand in for one that cannot be had."""
-        return {key: old for key, (old, new, _) in self.changed.items() if str(new).startswith(SUBSTITUTE)}
+        return {key: old for key, (old, new, _) in self.changed.items() if str(new).startswith(substitutes.OWNER)}
 
     def __getattr__(self, key: str) -> Any:
         settings = self.__dict__.get("settings", {})  # still empty while a copy is being made

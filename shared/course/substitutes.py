@@ -22,7 +22,7 @@ from shared.course.runtime import CourseError, unknown
 from shared.course.standin import Absent, Missing, etag
 from shared.course.twins import SEED, cache_folder, made_once, packaged, quietly
 
-OWNER = "course/"
+OWNER = "course/"  # of models that stand in for one that cannot be had, named in a profile alone
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 POINTER, SCRATCH = "course/minilm-pointer", "course/t5-scratch"
 PRETRAINED = ("course/minilm-pointer-qa", "course/minilm-pointer-news")
