@@ -25,7 +25,6 @@ SMALLER = {
     "optimizer=adamw_torch_fused",
     "t5-cnn-dailymail": "test_rows=4 decoding_rows=2 max_target=24",
     "t5-en-id": "epochs=1",
-    "extractive-squad": "epochs=1 v2_epochs=1",
 }
 
 

@@ -1108,12 +1108,19 @@ def annotated() -> list[dict]:
     return rows
 
 
-def test_t5_squad_runs_on_a_readers_file(write, tmp_path):
+@pytest.mark.parametrize(
+    ("lesson", "title"),
+    [
+        ("extractive-squad", "# Your data: an encoder that points at the answer\n"),
+        ("t5-squad", "# Your data with T5: a model that writes the answer\n"),
+    ],
+)
+def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, title):
     file = write("export.csv", delimited(annotated(), ";").encode("utf-8-sig"))
     sets = ("question=Frage", "context=Absatz", "answers=Antwort", "epochs=1")
-    said, results = run("t5-squad", tmp_path / "runs", f"data={file}", *sets)
+    said, results = run(lesson, tmp_path / "runs", f"data={file}", *sets)
     assert results is not None, said
-    (folder,) = (tmp_path / "runs").glob("*_t5-squad")
+    (folder,) = (tmp_path / "runs").glob(f"*_{lesson}")
     assert {split: (part["source"], part["rows"]) for split, part in results["data"].items()} == {
         "train": ("file export.csv", 56),
         "held_out": ("file export.csv", 8),
@@ -1121,5 +1128,5 @@ def test_t5_squad_runs_on_a_readers_file(write, tmp_path):
     }
     assert results["tables"]["articles"] == [{"articles": 8, "unit": "paragraphs"}]
     page = (folder / "report.md").read_text(encoding="utf8")
-    assert page.startswith("# Your data with T5: a model that writes the answer\n") and "from the file export.csv" in page
-    assert not re.search("published|XQuAD|Contamination|written for this course|Earlier versions", page)
+    assert page.startswith(title) and "from the file export.csv" in page
+    assert not re.search("published|XQuAD|Contamination|written for this course|SQuAD v2|Earlier versions", page)

@@ -191,7 +191,8 @@ def test_the_intervals_of_a_group_come_from_drawing_all_questions():
 
 def test_squad_v2_without_unanswerable_questions_has_no_such_group():
     assert list(squad_v2(["cat"], [["cat"]]).breakdown) == ["has_answer"]
-    assert list(squad_v2([""], [[]]).breakdown) == ["no_answer"]
+    for none in ([], [""], [" "], None):
+        assert list(squad_v2([""], [none]).breakdown) == ["no_answer"]
 
 
 @pytest.mark.parametrize("decimals", [17, 1])  # with one decimal many null scores are equal

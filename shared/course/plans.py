@@ -63,13 +63,15 @@ def rte(p: Plan, c: dict[str, Any]) -> None:
 
 def extractive_squad(p: Plan, c: dict[str, Any]) -> None:
     rows, test = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1)
-    v2, v2_test, held = p.rows("v2_train_rows", "squad_v2"), p.rows("v2_test_rows", "squad_v2", 1), rows * c["held_out_share"]
-    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"])
-    p.training(187, 1.03 * 0.9 * v2, 1.03 * 0.1 * v2, c["max_length"], part="other", epochs=c["v2_epochs"])
-    p.reading(187, 1.03 * (test + held + v2_test + 2 * min(300, test)))  # held-out rows once more; exercise 2
-    p.host(rows + v2, 1.0)
-    p.host(test + v2_test, 6.0)  # baselines, decoding several times, the second opinion on six halves
-    p.fetch(c["model"], c["model"])  # and the ready one
+    held, some = 0.03 * rows, min(300, test)
+    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"], checks=2)
+    p.training(260, 1.03 * min(500, rows), 0, c["max_length"], part="other", epochs=2, batch=16)  # exercise 1: in batches of random rows
+    p.reading(187, 1.03 * (held + test + 40))
+    p.reading(187, 1.03 * some, batch=8, part="other")  # exercise 1 again
+    p.reading(187, 1.03 * some)  # exercise 3
+    p.host(rows + held, 1.0)  # windows and labels
+    p.host(test, 5.0)  # the baseline, scores, decoding several times
+    p.fetch()
 
 
 def t5_cnn_dailymail(p: Plan, c: dict[str, Any]) -> None:
@@ -173,8 +175,20 @@ def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
     p.fetch()
 
 
+def lab_stride_and_spans(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
+    held = min(rows / 4, 4_000)
+    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"], checks=1)
+    p.training(187, 1.03 * min(300, rows), 103, c["max_length"], part="other", checks=1)  # exercise 1
+    p.reading(187, 1.03 * (held + test + 80), times=2)  # by the reader before and after
+    p.reading(187, 1.03 * min(300, test), part="other")  # exercise 1 again
+    p.host(rows, 1.0)  # windows and labels
+    p.host(held + test, 12.0)  # signs, scores, regressions for every article
+    p.fetch(c["model"], c["model"])  # the reader, and the encoder's configuration
+
+
 _ALL = (
     ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
-    lab_measuring,
+    lab_measuring, lab_stride_and_spans,
 )  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}

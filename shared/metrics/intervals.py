@@ -75,8 +75,9 @@ def cluster_weights(groups: Sequence | np.ndarray, resamples: int = RESAMPLES, s
     Raises CourseError for no rows, and where all are of one group.
     """
     some_rows(len(groups))
-    _, member = np.unique(np.asarray(groups), return_inverse=True)
-    number = int(member.max()) + 1
+    names = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # an array of long texts would be as wide as the longest
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    member, number = np.array([places[name] for name in names]), len(places)
     if number == 1:
         raise CourseError(f"all {len(member)} rows are of one group, which says nothing about other groups: score rows of several")
     return resample_weights(number, resamples, seed)[:, member], number

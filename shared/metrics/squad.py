@@ -106,7 +106,7 @@ def refusing(
 
 
 def _has_answer(answers: Sequence[Sequence[str]]) -> np.ndarray:
-    return np.array([len(texts or ()) > 0 for texts in answers])
+    return np.array([any(text.strip() for text in texts or ()) for texts in answers])  # some files write [""] for none
 
 
 def _null_scores(scores: Sequence[float], rows: int) -> np.ndarray:
