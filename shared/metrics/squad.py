@@ -58,7 +58,7 @@ def squad_rows(predictions: Sequence[str], answers: Sequence[Sequence[str]], ver
 
 def squad_v1(predictions: Sequence[str], answers: Sequence[Sequence[str]], resamples: int = RESAMPLES, seed: int = 0) -> TextScores:
     """Exact match and F1 of SQuAD 1.1, as fractions. Arguments and errors as in `squad_rows`."""
-    return mean_scores(predictions, squad_rows(predictions, answers), resamples, seed, "SQuAD 1.1")
+    return mean_scores(predictions, squad_rows(predictions, answers), resamples, seed, "SQuAD 1.1", highest=1.0)
 
 
 def squad_v2(
