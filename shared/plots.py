@@ -24,13 +24,13 @@ def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
     return figure, axes
 
 
-def save(figure: Figure, folder: Path, name: str) -> Path:
-    """Write `<folder>/<name>.png`, whole or not at all, and return its path."""
+def save(figure: Figure, folder: Path, name: str, dpi: int = 100, metadata: dict[str, str] | None = None) -> Path:
+    """Write `<folder>/<name>.png`, whole or not at all, with texts of its own if wanted, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     temporary = folder / f".{path.name}.{os.getpid()}"
     try:
-        figure.savefig(temporary, dpi=100, format="png")
+        figure.savefig(temporary, dpi=dpi, format="png", metadata=metadata)
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -165,6 +165,26 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figur
         axes.text(0.01 * top, i, shown, va="center", color="white" if value > 0.15 * top else "black", fontweight="bold")
     axes.set(xlabel=measure, xlim=(0, top))
     axes.grid(axis="y", visible=False)
+    return figure
+
+
+def overview(rows: list[tuple[str, tuple[float, float, float], float, float | None]], finding: str) -> Figure:
+    """A line a lesson, from 0 to 100: (name, (score, low, high), baseline, published score or None); `finding` is the title."""
+    figure, axes = _figure(7.0, 1.3 + 0.33 * len(rows))
+    for at, (_, (score, low, high), baseline, published) in enumerate(rows):
+        last = at == len(rows) - 1  # one entry a kind in the legend
+        axes.plot([baseline, score], [at, at], color="#D0D0D0", linewidth=2, zorder=1)
+        axes.plot(baseline, at, "s", color=BLUE, markersize=7, label="best baseline" if last else None)
+        axes.plot([low, high], [at, at], color=ORANGE, linewidth=3, solid_capstyle="butt")
+        axes.plot(score, at, "o", color=ORANGE, markersize=8, label="this course, with its 95 % interval" if last else None)
+        if published is not None:
+            axes.plot(published, at, "D", color="black", fillstyle="none", markersize=7)
+    axes.plot([], [], "D", color="black", fillstyle="none", markersize=7, label="published, in another way")
+    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
+    axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6))
+    axes.grid(axis="y", visible=False)
+    figure.suptitle(finding, fontsize=11)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

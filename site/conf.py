@@ -48,7 +48,8 @@ def contents() -> str:
             if (notebook.parent / "report.md").is_file():
                 entries.append((f"{title}: report", notebook.with_name("report").relative_to(ROOT).as_posix()))
         parts.append(_tree(heading, entries))
-    more = {"LECTURERS": "For lecturers", "CONTRIBUTING": "Contributing", "SECURITY": "Security", "README.id": "Bahasa Indonesia"}
+    more = {"MACHINES": "Machines", "LECTURERS": "For lecturers", "CONTRIBUTING": "Contributing", "SECURITY": "Security"}
+    more["README.id"] = "Bahasa Indonesia"
     return "\n".join([*parts, _tree("More", [(title, name) for name, title in more.items()])])
 
 

@@ -119,9 +119,9 @@ def test_the_command_line(capsys):
     assert said[-1] == "An estimate for a Colab T4, in minutes; nobody has measured it."
 
 
-def test_the_readme_has_the_table_of_today(tmp_path):
-    readme = ROOT / "README.md"
-    copied = tmp_path / "README.md"
+def test_the_page_on_machines_has_the_table_of_today(tmp_path):
+    readme = ROOT / "MACHINES.md"
+    copied = tmp_path / "MACHINES.md"
     copied.write_text(readme.read_text(encoding="utf8"), encoding="utf8")
     estimate.write([row(lesson) for lesson in LESSONS], copied)
     assert copied.read_text(encoding="utf8") == readme.read_text(encoding="utf8"), "run python -m shared.course.estimate --write"

@@ -1,4 +1,4 @@
-"""Where the course can be run: badges, Codespaces, and what the README says of them."""
+"""Where the course can be run: Colab, Kaggle, Codespaces, and what the first pages say of them."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def test_the_codespace_installs_what_make_installs():
     assert told["image"].split(":")[1] >= "3.11"
 
 
-def test_the_readme_has_both_badges_for_every_lesson():
+def test_the_readme_opens_every_lesson_on_both_places():
     text = (ROOT / "README.md").read_text(encoding="utf8")
     for lesson in report.lesson_folders():
         notebook = next(lesson.glob("*.ipynb")).relative_to(ROOT).as_posix()
@@ -25,8 +25,8 @@ def test_the_readme_has_both_badges_for_every_lesson():
             assert f"({address})" in text
 
 
-def test_the_readmes_commands_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf8")
+def test_the_commands_of_the_first_pages_exist():
+    text = "".join((ROOT / page).read_text(encoding="utf8") for page in ("README.md", "README.id.md", "MACHINES.md"))
     for target in set(re.findall(r"`make ([a-z-]+)", text)):
         assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
     for module in set(re.findall(r"python -m (shared\.[\w.]+)", text)):

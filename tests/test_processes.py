@@ -70,8 +70,8 @@ def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
 
 
 @pytest.mark.slow
-def test_the_cell_of_the_readme_runs_a_lesson_in_two_processes(tmp_path):
-    readme = (ROOT / "README.md").read_text(encoding="utf8")
+def test_the_cell_of_the_page_on_machines_runs_a_lesson_in_two_processes(tmp_path):
+    readme = (ROOT / "MACHINES.md").read_text(encoding="utf8")
     (cell,) = re.findall(r"```python\n(from accelerate import notebook_launcher\n.*?)```", readme, re.DOTALL)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.replace('"colab"', '"tiny"'))])
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})

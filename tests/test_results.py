@@ -141,7 +141,7 @@ def test_one_broken_template_keeps_no_other_lesson_from_its_report(checkout):
 
 def test_writing_renders_once_and_then_is_up_to_date(checkout):
     written = report.write_pages(checkout)
-    assert {path.name for path in written} == {"README.md", "report.md"}
+    assert {path.name for path in written} == {"README.md", "report.md", "overview.png"}
     assert report.write_pages(checkout) == []
     accuracy = json.loads((checkout / "task-1/demo/results/laptop.json").read_text())["metrics"]["accuracy"]
     text = (checkout / "task-1/demo/report.md").read_text()
@@ -149,6 +149,7 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     readme = plain((checkout / "README.md").read_text())
     assert readme.startswith("top\n") and readme.endswith("end\n") and "old\n" not in readme
     assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
+    assert "[Demo](task-1/demo/demo.ipynb)" in readme
 
 
 def test_a_report_says_that_the_run_was_trained_for_longer_than_planned(checkout):

@@ -2,7 +2,7 @@
 
     python -m shared.course.estimate                                   a table of all lessons
     python -m shared.course.estimate ag-news --set train_rows=all --set epochs=3
-    python -m shared.course.estimate --write    puts the table of all lessons into README.md
+    python -m shared.course.estimate --write    puts the table of all lessons into MACHINES.md
 
 The values of `colab` are read from the notebook's own settings, and the lesson's plan (`plans`) says what its cells do. A step of
 training takes its FLOPs (counted by `cost`) at the rate below or, where batches are small, as long as Python needs to start its
@@ -245,9 +245,9 @@ def shown(rows: list[dict[str, Any]], markdown: bool = False) -> str:
     return "\n".join([*lines, "", "An estimate for a Colab T4, in minutes; nobody has measured it."])
 
 
-def write(rows: list[dict[str, Any]], readme: Path = runtime.ROOT / "README.md") -> None:
-    """Put the table into the README, between its marks."""
-    runtime.write_whole(readme, report.fill(readme.read_text(encoding="utf8"), "t4", shown(rows, markdown=True)))
+def write(rows: list[dict[str, Any]], page: Path = runtime.ROOT / "MACHINES.md") -> None:
+    """Put the table into the page on machines, between its marks."""
+    runtime.write_whole(page, report.fill(page.read_text(encoding="utf8"), "t4", shown(rows, markdown=True)))
 
 
 @runtime.command_line

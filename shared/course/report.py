@@ -31,10 +31,11 @@ from typing import Any
 import jinja2
 
 from shared import plots
-from shared.course import runtime
+from shared.course import overview, runtime
 from shared.course.runtime import ASIDE, ROOT, CourseError, RunFolder, first_line, unknown, write_whole
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
+MEASURES = {"f1": "F1", "micro_f1": "micro-F1", "macro_f1": "macro-F1", "rouge1": "ROUGE-1", "bleu": "BLEU", "chrf": "chrF"}
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
 
 
@@ -279,7 +280,7 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
 def _score_cell(metric: str, score: Any) -> str:
     """`accuracy **92.3 % [91.7, 92.9]**`, whose number and interval stay in one line."""
     shown = shown_metric(metric, score).replace(" ", "\N{NO-BREAK SPACE}")
-    return f"{metric.replace('_', '-')} **{shown}**"
+    return f"{MEASURES.get(metric, metric.replace('_', '-'))} **{shown}**"
 
 
 def _without_owner(model: str) -> str:
@@ -304,8 +305,8 @@ def fill(text: str, block: str, content: str) -> str:
 
 
 def lesson_folders(root: Path = ROOT) -> list[Path]:
-    """Every folder that holds a lesson, in order."""
-    return sorted(path.parent for path in root.glob("task-*/*/report.md.j2"))
+    """Every folder that holds a lesson, in the order of teaching."""
+    return overview.in_order([path.parent for path in root.glob("task-*/*/report.md.j2")], overview.order(root))
 
 
 def rendered(root: Path = ROOT) -> dict[Path, str]:
@@ -329,29 +330,47 @@ def _report(lesson: Path) -> dict[Path, str]:
 
 def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
     pages = {}
-    for readme in [root / "README.md", *sorted(root.glob("task-*/README.md"))]:
+    rows = overview_rows(root, lessons)
+    for readme in [root / "README.md", root / "README.id.md", *sorted(root.glob("task-*/README.md"))]:
+        if not readme.is_file():
+            continue
         inside = [lesson for lesson in lessons if readme.parent in lesson.parents and lesson_results(lesson)]
+        language, here = "baru" if readme.name == "README.id.md" else "new", readme.parent.relative_to(root).as_posix()
+        mine = [row for row in rows if here == "." or row.report.startswith(f"{here}/")]
         text = readme.read_text(encoding="utf8")
         text = fill(text, "results", results_table(inside, readme.parent))
         text = fill(text, "families", families_table(root, readme.parent))
-        pages[readme] = fill(text, "lessons", lesson_table(inside, readme.parent, repository(root)))
+        text = fill(text, "hero", f"![{overview.finding(rows)}]({overview.FIGURE})")
+        pages[readme] = fill(text, "lessons", overview.table(mine, language, "" if here == "." else "../"))
     return pages
 
 
-def lesson_table(lessons: list[Path], base: Path, address: str) -> str:
-    """Title, badges of Colab and Kaggle, notebook and report of every lesson."""
-    rows = ["| Lesson | Open in Colab or Kaggle | Notebook | Report |", "|---|---|---|---|"]
+def overview_rows(root: Path, lessons: list[Path]) -> list[overview.Row]:
+    """What the first pages say of every lesson that has results, in the order of teaching."""
+    known, address = overview.order(root), repository(root)
+    numbers = {name: number for number, name in enumerate(known, 1)}
+    estimates = dict(re.findall(r"^\| ([\w-]+) \|.*?\| (\d+) \| (?:yes|no) \|", _old(root / "MACHINES.md"), re.MULTILINE))
+    rows = []
     for lesson in lessons:
-        notebook = next(lesson.glob("*.ipynb"))
-        title = headline(lesson, inert(lesson_results(lesson)[0])).title
-        where = notebook.relative_to(lesson.parent.parent).as_posix()
-        badge = f"[![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_link(address, where)})"
-        other = f"[![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)]({kaggle_link(address, where)})"
-        rows.append(
-            f"| {title} | {badge} {other} | [{notebook.name}]({link(notebook, base)}) "
-            f"| [report]({link(lesson / 'report.md', base)}) |"
-        )
-    return "\n".join(rows)
+        if found := lesson_results(lesson):
+            results, told = inert(found[0]), known.get(lesson.name, {"new": "", "baru": "", "before": []})
+            page, notebook = headline(lesson, results), next(lesson.glob("*.ipynb")).relative_to(root).as_posix()
+            part = _headline_part(page, results)
+            scale = 1 if part["metric"] in HUNDREDS else 100
+            published = getattr(page, "published_score", None)
+            rows.append(
+                overview.Row(
+                    number=numbers.get(lesson.name, len(rows) + 1), title=page.title, new=told["new"], baru=told["baru"],
+                    after=", ".join(str(numbers[name]) for name in told["before"]) or "–",
+                    minutes=f"{estimates.get(lesson.name, '?')} / {results['seconds']['train'] / 60:.0f}",
+                    measure=MEASURES.get(part["metric"], part["metric"].replace("_", " ")),
+                    score=tuple(scale * part["score"][key] for key in ("value", "low", "high")),
+                    baseline=scale * part["baseline"][1], published=published, notebook=notebook,
+                    report=(lesson / "report.md").relative_to(root).as_posix(),
+                    colab=colab_link(address, notebook), kaggle=kaggle_link(address, notebook),
+                )
+            )  # fmt: skip
+    return rows
 
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
@@ -599,6 +618,9 @@ def write_pages(root: Path = ROOT) -> list[Path]:
         for path, text in stale.items():
             write_whole(path, text)
             written.append(path)
+    if not broken and overview.is_stale(rows := overview_rows(root, lesson_folders(root)), root / overview.FIGURE):
+        overview.draw(rows, root / overview.FIGURE)
+        written.append(root / overview.FIGURE)
     if broken:
         raise CourseError(f"{broken}. The other reports are written; when this is mended, python -m shared.report renders the rest")
     return written
@@ -621,6 +643,8 @@ def main(argv: list[str] | None = None) -> int | None:
         print(f"memory tables: {len(write_memory())} changed")
     if options.check:
         stale = [path for path, text in rendered().items() if _old(path) != text]
+        if overview.is_stale(overview_rows(ROOT, lesson_folders()), ROOT / overview.FIGURE):
+            stale.append(ROOT / overview.FIGURE)
         for path in stale:
             print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
         return 1 if stale else 0

@@ -1,0 +1,96 @@
+"""What the first pages show of all lessons: one table in the order of teaching, and one figure, both from the committed results."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FIGURE = "overview.png"
+STYLE = 1  # raise it when the figure is to look different, and every committed one is stale
+COLUMNS = {
+    "new": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score | Baseline | |",
+    "baru": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor | Pembanding | |",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A lesson's line: numbers in the unit of its measure, 0 to 100, and links relative to the repository's root."""
+
+    number: int
+    title: str
+    new: str
+    baru: str
+    after: str
+    minutes: str
+    measure: str
+    score: tuple[float, float, float]
+    baseline: float
+    published: float | None
+    notebook: str
+    report: str
+    colab: str
+    kaggle: str
+
+
+def order(root: Path) -> dict[str, dict[str, Any]]:
+    """What `lessons.toml` says of each lesson by the name of its folder, in the order of teaching; {} where there is no such file."""
+    file = root / "shared" / "course" / "lessons.toml"
+    return tomllib.loads(file.read_text(encoding="utf8")) if file.is_file() else {}
+
+
+def in_order(lessons: list[Path], known: dict[str, Any]) -> list[Path]:
+    """Lessons in the order of teaching; those that it does not name come last."""
+    names = list(known)
+    return sorted(lessons, key=lambda lesson: (names.index(lesson.name) if lesson.name in known else len(names), lesson.as_posix()))
+
+
+def table(rows: list[Row], language: str = "new", up: str = "") -> str:
+    """The table of lessons. `language` is "new" for English, "baru" for Indonesian; `up` leads from the page to the root."""
+    lines = [COLUMNS[language], "|--:|:--|:--|:--|:--|:--|--:|:--|"]
+    for row in rows:
+        value, low, high = (f"{number:.1f}" for number in row.score)
+        score = f"{row.measure} **{value}** [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
+        links = f"[Colab]({row.colab}) [Kaggle]({row.kaggle}) [report]({up}{row.report})"
+        lines.append(
+            f"| {row.number} | [{row.title}]({up}{row.notebook}) | {getattr(row, language)} | {row.after} | {row.minutes} | {score} "
+            f"| {row.baseline:.1f} | {links} |"
+        )
+    return "\n".join(lines)
+
+
+def finding(rows: list[Row]) -> str:
+    """What the figure shows, in a sentence: how many lessons lie above their baseline with their whole interval."""
+    above = sum(row.score[1] > row.baseline for row in rows)
+    return f"{above} of {len(rows)} lessons score above their baseline with the whole 95 % interval"
+
+
+def shown(rows: list[Row]) -> list[tuple[str, tuple[float, float, float], float, float | None]]:
+    """What the figure takes of each row: (name, (score, low, high), baseline, published score)."""
+    return [(textwrap.fill(f"{row.title} ({row.measure})", 30), row.score, row.baseline, row.published) for row in rows]
+
+
+def fingerprint(rows: list[Row]) -> str:
+    """All that the figure is drawn from."""
+    return json.dumps([STYLE, shown(rows)])
+
+
+def is_stale(rows: list[Row], path: Path) -> bool:
+    """Whether the figure was drawn from other results, or in an older style."""
+    from PIL import Image
+
+    if not path.is_file():
+        return True
+    with Image.open(path) as image:
+        return image.info.get("Description") != fingerprint(rows)
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Draw the figure, which tells in its metadata what it was drawn from."""
+    from shared import plots
+
+    plots.save(plots.overview(shown(rows), finding(rows)), path.parent, path.stem, dpi=200, metadata={"Description": fingerprint(rows)})
