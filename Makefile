@@ -2,13 +2,17 @@
 # make test   set up, run every notebook and every quick test
 # make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
 # make demo   the newest run of a lesson as a web page: make demo LESSON=task-1/ag-news (needs requirements-demo.txt)
+# make student  the course without its solutions, for a class (FOLDER=../for-students)
+# make site   the pages and notebooks as a web site in _site/html (an environment of its own; runs no notebook)
 # make bench  speed ratios, measured side by side (COURSE_DATA=folder takes its rows)
 PYTHON ?= python3
 VENV ?= .venv
+SITE_VENV ?= .venv-site
 LESSONS ?=
 LESSON ?= $(LESSONS)
 PROFILE ?= $(COURSE_PROFILE)
 SET ?=
+FOLDER ?= student
 DATA ?= $(if $(PROFILE)$(COURSE_DATA),,bundled)
 PY = $(VENV)/bin/python
 # uv installs in a fraction of pip's time. It does not read pip's settings, so they are handed on; where it fails, pip does the work.
@@ -18,7 +22,7 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check --no-compile
 # Without bytecode every kernel would compile five thousand modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: run test test-slow demo bench lint report publish clean
+.PHONY: run test test-slow demo student site bench lint report publish clean
 
 $(VENV)/.installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 ..."; exit 1; }
@@ -46,6 +50,19 @@ test-slow: $(VENV)/.installed-offline
 
 demo: $(VENV)/.installed
 	$(PY) -m shared.course.demo $(LESSON)
+
+student: $(VENV)/.installed
+	$(PY) -m shared.course.student "$(FOLDER)"
+
+$(SITE_VENV)/.installed: requirements-site.txt
+	$(PYTHON) -m venv $(SITE_VENV)
+	$(SITE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-site.txt
+	@touch $@
+
+site: $(SITE_VENV)/.installed
+	$(SITE_VENV)/bin/python -m sphinx -q -b html -c site -d _site/doctrees . _site/html
+	$(if $(wildcard tests/links.py),$(SITE_VENV)/bin/python tests/links.py _site/html)
+	@echo "the site is in _site/html: open _site/html/index.html"
 
 bench: $(VENV)/.installed-offline
 	$(PY) -m tests.bench

@@ -3,9 +3,8 @@
 A context longer than the model becomes several overlapping windows. Training needs each window's first and last answer
 token, or the sign that the answer is elsewhere; decoding has to merge what the windows of one question say.
 
-Several questions share a paragraph, and neighbouring windows share tokens, so every distinct text is tokenised once and
-all windows are cut from its tokens by array operations. They are the windows of the library's own call,
-`tokenizer(questions, contexts, truncation="only_second", max_length=…, stride=…, return_overflowing_tokens=True)`.
+The windows are those of the library's own call, `tokenizer(questions, contexts, truncation="only_second", max_length=…,
+stride=…, return_overflowing_tokens=True)`. Its `stride` is the number of tokens that two neighbours share, not the step.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,11 +24,93 @@ from datasets import Dataset
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.data.data_collator import pad_without_fast_tokenizer_warning
 
+from shared.course.rows import squad_answers
 from shared.course.runtime import CourseError, check_max_length, encodable
 
 N_BEST, MAX_ANSWER_TOKENS = 20, 30  # the defaults of the official BERT and transformers scripts
+CHARACTERS = 500_000  # tokenised at a time: the tokenizer's lists take some fifty bytes a character
 BLOCK = 1_024  # windows that a thread decodes at a time: few enough for some megabytes, enough to be out of the interpreter mostly
-CURE = "predict on windows.inputs, all of it, in its order, padded by qa.collator"
+CURE = "predict on windows.inputs, all of it, in its order, padded on the right"
+
+
+# ---------------------------------------------------------------- rows
+
+
+def sound_rows(
+    rows: Dataset, *, skip_bad_answers: bool = False, unanswerable: bool = False, tokenizer: PreTrainedTokenizerBase | None = None
+) -> Dataset:
+    """The rows to learn from, or to score on, with their answers as the Hub has them: {text: [...], answer_start: [...]}.
+
+    This is the one filter: windows, labels, gold answers and baselines are made of what it returns, so that they belong together.
+
+    Args:
+        rows: with the columns id, question, context and answers, in any of the forms that `squad_answers` reads.
+        skip_bad_answers: leave rows out whose first answer does not stand at its answer_start, and print how many.
+        unanswerable: rows may have no answer (SQuAD v2).
+        tokenizer: then an answer none of whose characters becomes a token is bad, too.
+
+    Raises CourseError for a missing column, a bad answer that is not to be skipped, and a row without answer where none may be.
+    """
+    ids, _, contexts = _read(rows, "answers")
+    given, answers = rows["answers"][:], _answers(ids, rows, unanswerable)
+    bad = np.array([bool(a["text"]) and _misplaced(a, context) for a, context in zip(answers, contexts, strict=True)])
+    if tokenizer:
+        bad[_without_tokens(answers, bad, tokenizer)] = True
+    if bad.any() and not skip_bad_answers:
+        raise CourseError(
+            f"the answer of {_named(ids, bad)} does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true"
+        )
+    if bad.all():
+        raise CourseError(f"no row is left: none of the {len(ids):,} answers stands at its answer_start; check the column")
+    if answers != given:
+        rows = rows.remove_columns("answers").add_column("answers", answers)
+    if bad.any():
+        print(f"skipped {bad.sum():,} of {len(ids):,} rows: their answer does not stand at its answer_start")
+        rows = rows.select(np.flatnonzero(~bad))
+    return rows
+
+
+def _read(rows: Dataset | Mapping, *more: str) -> tuple[list[str], list[str], list[str]]:
+    """The columns id, question and context as lists."""
+    columns = rows.column_names if isinstance(rows, Dataset) else list(rows)
+    for column in ("id", "question", "context", *more):
+        if column not in columns:
+            raise CourseError(f"the rows lack the column '{column}': they have {', '.join(columns)}")
+    if not len(rows["id"]):
+        raise CourseError("there are no rows: give at least one question")
+    return rows["id"][:], rows["question"][:], rows["context"][:]
+
+
+def _misplaced(answers: dict[str, list], context: str) -> bool:
+    text, at = answers["text"][0], answers["answer_start"][0]
+    return not text.strip() or at < 0 or context[at : at + len(text)] != text
+
+
+def _without_tokens(answers: list[dict[str, list]], bad: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The rows whose answer the tokenizer drops."""
+    asked = [row for row, answer in enumerate(answers) if answer["text"] and not bad[row]]
+    if not asked:
+        return []
+    tokens = tokenizer([answers[row]["text"][0] for row in asked], add_special_tokens=False)["input_ids"]
+    return [row for row, ids in zip(asked, tokens, strict=True) if not ids]
+
+
+def _answers(ids: list[str], rows: Dataset | Mapping, unanswerable: bool) -> list[dict[str, list]]:
+    """The answers of all rows in the Hub's form."""
+    try:
+        answers = [squad_answers(value) for value in rows["answers"][:]]
+    except (AttributeError, TypeError):
+        raise CourseError("the column 'answers' holds no answers: write {'text': [...], 'answer_start': [...]} in every row") from None
+    missing = [not answer["text"] for answer in answers]
+    if any(missing) and not unanswerable:
+        raise CourseError(f"{_named(ids, missing)} has no answer: remove it, or, for SQuAD v2, pass unanswerable=True")
+    return answers
+
+
+def _named(ids: Sequence[str], mask: Iterable[bool]) -> str:
+    """The first row in the mask by its id, and how many more there are."""
+    numbers = np.flatnonzero(np.fromiter(mask, bool, len(ids)))
+    return f"row '{ids[numbers[0]]}'" + (f" (and {len(numbers) - 1:,} more)" if len(numbers) > 1 else "")
 
 
 # ---------------------------------------------------------------- windows
@@ -39,15 +120,14 @@ CURE = "predict on windows.inputs, all of it, in its order, padded by qa.collato
 class Windows:
     """The windows of some questions, in the questions' order; what the model reads and what decoding needs.
 
-    ids, contexts: one per question. columns: the model's inputs, one list a window, unpadded (`inputs` as a Dataset).
+    contexts: one per question. columns: the model's inputs, one list a window, unpadded (`inputs` as a Dataset).
     row [windows]: the question's number. length [windows]: tokens. cls [windows]: position of the CLS token.
     first, size [windows]: position of the first context token, and how many follow (0 for an empty context).
     token [windows]: that first token's number in start and end.
-    start, end [context tokens]: character offsets in the context, end exclusive, without whitespace at the edges (a token
-    of nothing else ends before it starts). Each distinct context is there once.
+    start, end [context tokens of all windows]: character offsets in the context, end exclusive, without whitespace at the
+    edges (a token of nothing else ends before it starts).
     """
 
-    ids: list[str]
     contexts: list[str]
     columns: dict[str, pa.Array]
     row: np.ndarray
@@ -64,11 +144,11 @@ class Windows:
 
     @functools.cached_property
     def inputs(self) -> Dataset:
-        """The model's inputs, a row a window; pad them with `collator`."""
+        """The model's inputs, a row a window."""
         return Dataset(pa.table(self.columns))
 
 
-def eval_features(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int) -> Windows:
+def eval_features(rows: Dataset | Mapping, tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int) -> Windows:
     """Every window of every row, for prediction: `decode_spans` takes it with the logits for its `inputs`.
 
     Args:
@@ -79,45 +159,50 @@ def eval_features(rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length:
     and a question too long for its window.
     """
     ids, questions, contexts = _read(rows)
-    pairs = _tokenise(questions, contexts, tokenizer)
-    return _cut(pairs, ids, contexts, tokenizer, max_length, stride)
+    questions = [question.lstrip() for question in questions]  # leading blanks would take the context's room; some data sets have many
+    _check_windows(ids, questions, contexts, tokenizer, max_length, stride)
+    options = {"truncation": "only_second", "max_length": max_length, "stride": stride}
+    parts = [_cut(questions, contexts, part, tokenizer, options) for part in _batches(contexts)]
+    row, length, first, size, start, end = (np.concatenate([part[k] for part in parts]) for k in range(6))
+    bounds, columns = pa.array(np.append(0, length.cumsum()), pa.int32()), {}
+    for name in parts[0][6]:
+        values = np.concatenate([part[6][name] for part in parts])
+        columns[name] = pa.ListArray.from_arrays(bounds, pa.array(values, pa.int32() if name == "input_ids" else pa.int8()))
+    special = {columns["input_ids"][0][place].as_py(): place for place in (-1, 0)}
+    if tokenizer.cls_token_id not in special:
+        raise CourseError(
+            f"{type(tokenizer).__name__} puts no CLS token beside a pair, and that is where 'no answer here' is said: "
+            "choose an encoder such as bert, roberta or xlnet"
+        )
+    cls = np.zeros_like(length) if special[tokenizer.cls_token_id] == 0 else length - 1  # XLNet has it at the end
+    return Windows(contexts, columns, row, length, cls, first, size, size.cumsum() - size, start, end)
 
 
 def train_features(
-    rows: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    stride: int,
-    *,
-    allow_unanswerable: bool = False,
-    skip_bad_answers: bool = False,
-) -> Dataset:
+    rows: Dataset | Mapping, tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int, *, unanswerable: bool = False
+) -> Dataset | dict[str, list]:
     """Every window of every row with start_positions and end_positions, the first answer's tokens in that window.
 
     Args:
-        rows: with the SQuAD columns id, context, question and answers {text: [...], answer_start: [...]}.
+        rows: as `sound_rows` returns them. A batch of `Dataset.map(..., batched=True)` gives the columns of its windows as lists.
         max_length, stride: as in `eval_features`.
-        allow_unanswerable: rows may have no answer (SQuAD v2).
-        skip_bad_answers: drop rows whose answer does not stand at its answer_start, and print how many.
+        unanswerable: rows may have no answer (SQuAD v2).
 
     An answer's tokens are those that share a character with it, whitespace apart. Unless all of them are in the window,
     both positions are that of the CLS token, as for a row without answer (Devlin et al. 2019, arXiv 1810.04805, 4.3).
-    Positions count from the left of the unpadded window, so `collator` has to do the padding. Raises CourseError as
-    `eval_features` does, for a bad answer, and for a row without answer where none may be.
+    Positions count from the left of the unpadded window, so pad on the right. Raises CourseError as `eval_features` does, and as
+    `sound_rows` does for bad and missing answers.
     """
-    ids, questions, contexts = _read(rows, "answers")
-    answers = _answers(rows)
-    if not allow_unanswerable:
-        _require_answers(ids, answers)
-    pairs = _tokenise(questions, contexts, tokenizer)
-    first, last, bad = _answer_tokens(answers, contexts, pairs)
-    _judge(ids, bad, skip_bad_answers)
-    windows = _cut(pairs, ids, contexts, tokenizer, max_length, stride, ~bad)
-    first, last = first[windows.row] - windows.token, last[windows.row] - windows.token
-    inside = (first >= 0) & (last < windows.size)
-    labels = {"start_positions": first, "end_positions": last}
-    labels = {name: pa.array(np.where(inside, windows.first + where, windows.cls)) for name, where in labels.items()}
-    return Dataset(pa.table(windows.columns | labels))
+    ids, _, contexts = _read(rows, "answers")
+    answers = _answers(ids, rows, unanswerable)
+    windows = eval_features(rows, tokenizer, max_length, stride)
+    first, last, found = _answer_tokens(windows, answers, stride)
+    bad = [bool(a["text"]) and (_misplaced(a, text) or not there) for a, text, there in zip(answers, contexts, found, strict=True)]
+    if any(bad):
+        raise CourseError(f"the answer of {_named(ids, bad)} does not stand at its answer_start: qa.sound_rows leaves such rows out")
+    labels = {"start_positions": pa.array(first), "end_positions": pa.array(last)}
+    table = pa.table(windows.columns | labels)
+    return Dataset(table) if isinstance(rows, Dataset) else table.to_pydict()
 
 
 def collator(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], BatchEncoding]:
@@ -129,111 +214,58 @@ def collator(tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any
     return functools.partial(pad_without_fast_tokenizer_warning, tokenizer, padding_side="right", return_tensors="pt")
 
 
-# ---------------------------------------------------------------- tokens
-
-
-class _Pairs(NamedTuple):
-    """Questions and distinct contexts as flat token arrays; text t has the tokens bounds[t] to bounds[t + 1]."""
-
-    question: np.ndarray
-    question_bounds: np.ndarray
-    context: np.ndarray
-    context_bounds: np.ndarray
-    start: np.ndarray  # of the context tokens, in characters
-    end: np.ndarray
-    context_of: np.ndarray  # [questions]: the number of its context
-
-
-def _read(rows: Dataset, *more: str) -> tuple[list[str], list[str], list[str]]:
-    """The columns id, question and context as lists."""
-    for column in ("id", "question", "context", *more):
-        if column not in rows.column_names:
-            raise CourseError(f"the rows lack the column '{column}': they have {', '.join(rows.column_names)}")
-    if not len(rows):
-        raise CourseError("there are no rows: give at least one question")
-    return rows["id"][:], rows["question"][:], rows["context"][:]
-
-
-def sound_rows(rows: Dataset, *, skip_bad_answers: bool = False, tokenizer: PreTrainedTokenizerBase | None = None) -> Dataset:
-    """The rows of SQuAD v1 whose first answer stands at its answer_start, and that `train_features` would keep.
-
-    For that it needs the tokenizer: an answer none of whose characters becomes a token is as bad. Models that write their
-    answers, and are not shown positions, do without. Raises CourseError as `train_features` does: for a row without
-    answer, and for a bad answer unless it is to be skipped, which is then counted and said.
-    """
-    ids, questions, contexts = _read(rows, "answers")
-    answers = _answers(rows)
-    _require_answers(ids, answers)
-    if tokenizer:
-        bad = _answer_tokens(answers, contexts, _tokenise(questions, contexts, tokenizer))[2]
-    else:
-        bad = np.array([_misplaced(answer, context) for answer, context in zip(answers, contexts, strict=True)])
-    _judge(ids, bad, skip_bad_answers)
-    return rows.select(np.flatnonzero(~bad)) if bad.any() else rows
-
-
-def _answers(rows: Dataset) -> list[tuple[list[str], list[int]] | None]:
-    """(texts, starts) of each row, None for a row without answer."""
-    return [(a["text"], a["answer_start"]) if a and a["text"] else None for a in rows["answers"][:]]
-
-
-def _misplaced(answer: tuple[list[str], list[int]], context: str) -> bool:
-    text, at = answer[0][0], answer[1][0] if answer[1] else -1
-    return not text.strip() or at < 0 or context[at : at + len(text)] != text
-
-
-def _require_answers(ids: list[str], answers: list[Any]) -> None:
-    if None in answers:
-        raise CourseError(
-            f"{_named(ids, [answer is None for answer in answers])} has no answer: remove it, or, for SQuAD v2, call train_features "
-            "with allow_unanswerable=True"
-        )
-
-
-def _judge(ids: list[str], bad: np.ndarray, skip: bool) -> None:
-    """Stop at bad answers, or say how many are skipped."""
-    if bad.any() and not skip:
-        raise CourseError(
-            f"the answer of {_named(ids, bad)} does not stand at its answer_start: correct it, or drop such rows with skip_bad_answers=true"
-        )
-    if bad.all():
-        raise CourseError(f"no row is left: none of the {len(ids):,} answers stands at its answer_start; check the column")
-    if bad.any():
-        print(f"skipped {bad.sum():,} of {len(ids):,} rows: their answer does not stand at its answer_start")
-
-
-def _named(ids: Sequence[str], mask: Iterable[bool]) -> str:
-    """The first row in the mask by its id, and how many more there are."""
-    numbers = np.flatnonzero(np.fromiter(mask, bool, len(ids)))
-    return f"row '{ids[numbers[0]]}'" + (f" (and {len(numbers) - 1:,} more)" if len(numbers) > 1 else "")
-
-
-def _tokenise(questions: list[str], contexts: list[str], tokenizer: PreTrainedTokenizerBase) -> _Pairs:
+def _check_windows(
+    ids: list[str], questions: list[str], contexts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int, stride: int
+) -> None:
+    """The library panics, or cuts nothing at all, where these don't hold."""
     if not getattr(tokenizer, "is_fast", False):
         raise CourseError(
             f"{type(tokenizer).__name__} is not a fast tokenizer and knows no character offsets: load the model's fast "
             "tokenizer, or choose another model"
         )
-    number = {context: i for i, context in enumerate(dict.fromkeys(contexts))}
-    plain = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
-    # leading blanks of a question would take the context's room; some data sets have many
-    asked = tokenizer([question.lstrip() for question in questions], **plain)["input_ids"]
-    batch = tokenizer(list(number), return_offsets_mapping=True, **plain)
-    context, bounds = _flat(batch["input_ids"])
-    pairs = itertools.chain.from_iterable(batch["offset_mapping"])
-    offsets = np.fromiter(itertools.chain.from_iterable(pairs), np.int64, 2 * len(context)).reshape(-1, 2)
-    start, end = _without_blanks(*offsets.T, np.diff(bounds), list(number))
-    context_of = np.fromiter(map(number.__getitem__, contexts), np.int64, len(contexts))
-    return _Pairs(*_flat(asked), context, bounds, start, end, context_of)
+    special, plain = tokenizer.num_special_tokens_to_add(pair=True), {"add_special_tokens": False, "verbose": False}
+    if stride < 0:
+        raise CourseError(f"stride {stride} is below zero: give the number of tokens that two windows share, 0 or more")
+    if max_length - special <= stride:
+        raise CourseError(
+            f"max_length {max_length} with stride {stride} makes no progress: beside {special} special tokens a window holds "
+            f"{max(max_length - special, 0)}, and that has to be more than the stride; raise max_length or lower stride"
+        )
+    check_max_length(max_length, tokenizer)
+    asked = np.array([len(tokens) for tokens in tokenizer(questions, **plain)["input_ids"]])
+    room = max_length - special - asked
+    for row in np.flatnonzero(room <= stride):
+        if room[row] < len(tokenizer(contexts[row], **plain)["input_ids"]):
+            raise CourseError(
+                f"the question of row '{ids[row]}' has {asked[row]} tokens and leaves {max(room[row], 0)} of {max_length} for the "
+                f"context, not more than the stride of {stride}: raise max_length, lower stride, or shorten the question"
+            )
 
 
-def _flat(lists: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """All values in one array, and the bounds [lists + 1] of each list in it."""
-    bounds = np.cumsum([0, *map(len, lists)])
-    return np.fromiter(itertools.chain.from_iterable(lists), np.int32, bounds[-1]), bounds
+def _batches(contexts: list[str]) -> Iterator[slice]:
+    """Rows that are tokenised together: as many as have CHARACTERS, at least one."""
+    group = np.cumsum([len(context) for context in contexts]) // CHARACTERS
+    bounds = [0, *(np.flatnonzero(np.diff(group)) + 1).tolist(), len(contexts)]
+    return (slice(*pair) for pair in itertools.pairwise(bounds))
 
 
-def _without_blanks(start: np.ndarray, end: np.ndarray, tokens: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _cut(questions: list[str], contexts: list[str], part: slice, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> tuple:
+    """The windows of some rows: row, length, first, size [windows], start, end [context tokens], and the inputs as flat arrays."""
+    texts, flat = contexts[part], itertools.chain.from_iterable
+    made = tokenizer(questions[part], texts, return_overflowing_tokens=True, return_offsets_mapping=True, verbose=False, **options)
+    row = np.array(made["overflow_to_sample_mapping"])
+    sides = [made.sequence_ids(window) for window in range(len(row))]
+    length, size = np.array([len(side) for side in sides]), np.array([side.count(1) for side in sides])
+    first = np.array([side.index(1) if 1 in side else len(side) for side in sides])
+    inputs = {name: np.fromiter(flat(made[name]), np.int32, length.sum()) for name in tokenizer.model_input_names if name in made}
+    offsets = np.fromiter(flat(flat(made["offset_mapping"])), np.int64, 2 * length.sum()).reshape(-1, 2)
+    # the context tokens of window w are those from length[:w].sum() + first[w] on
+    told = np.repeat(length.cumsum() - length + first - size.cumsum() + size, size) + np.arange(size.sum())
+    start, end = _without_blanks(*offsets[told].T, np.repeat(row, size), texts)
+    return row + part.start, length, first, size, start, end, inputs
+
+
+def _without_blanks(start: np.ndarray, end: np.ndarray, row: np.ndarray, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Each start moved on to the next letter, each end back to the last one: some tokenizers count a word's leading space in.
 
     A token that is all whitespace then ends before it starts, and a run of tokens holds text just where it does not.
@@ -243,146 +275,38 @@ def _without_blanks(start: np.ndarray, end: np.ndarray, tokens: np.ndarray, text
     following = np.append(np.minimum.accumulate(np.where(blank, len(letters), place)[::-1])[::-1], len(letters))
     preceding = np.append(0, np.maximum.accumulate(np.where(blank, 0, place + 1)))
     size = np.array([*map(len, texts)])
-    offset = np.repeat(np.cumsum(size) - size, tokens)  # of the token's text in the joined texts
-    return np.minimum(following[start + offset] - offset, np.repeat(size, tokens)), np.maximum(preceding[end + offset] - offset, 0)
+    offset = (size.cumsum() - size)[row]  # of the token's text in the joined texts
+    start, end = np.minimum(following[start + offset] - offset, size[row]), np.maximum(preceding[end + offset] - offset, 0)
+    return start.astype(np.int32), end.astype(np.int32)
 
 
-def _answer_tokens(
-    answers: list[tuple[list[str], list[int]] | None], contexts: list[str], pairs: _Pairs
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First and last context token of each row's first answer (both -1 without one), and which answers are bad."""
-    first, last, bad = np.full(len(answers), -1), np.full(len(answers), -1), np.zeros(len(answers), bool)
-    spans = []
+def _answer_tokens(windows: Windows, answers: list[dict[str, list]], stride: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First and last position of each row's first answer in each window, CLS for none, and whether an answer has a token at all."""
+    left, right = np.full((2, len(answers)), -1)
     for row, answer in enumerate(answers):
-        if answer is not None:
-            text, at = answer[0][0], answer[1][0] if answer[1] else -1
-            bad[row] = _misplaced(answer, contexts[row])
-            spans.append((row, at, at + len(text)))
-    if not spans:
-        return first, last, bad
-    row, left, right = np.array(spans).T
-    # One sorted search over all contexts: a context's number goes in front of its offsets. The running maximum and
-    # minimum make it exact where a normaliser has swapped two characters.
-    size = np.diff(pairs.context_bounds)
-    number, own = np.repeat(np.arange(len(size)), size) << 32, pairs.context_of[row] << 32
-    first[row] = np.searchsorted(np.maximum.accumulate(number + pairs.end), own + left, side="right")
-    last[row] = np.searchsorted(np.minimum.accumulate((number + pairs.start)[::-1])[::-1], own + right, side="left") - 1
-    bad[row] |= first[row] > last[row]  # the tokenizer drops all of its characters
-    return first, last, bad
-
-
-# ---------------------------------------------------------------- cutting
-
-
-class _Layout(NamedTuple):
-    """The special tokens of a pair, `before` question `between` context `after`, as (id, type) columns."""
-
-    before: np.ndarray
-    between: np.ndarray
-    after: np.ndarray
-    question_type: int
-    context_type: int
-    cls: int  # counted from the window's end if negative
-
-    @property
-    def size(self) -> int:
-        return len(self.before) + len(self.between) + len(self.after)
-
-
-def _layout(tokenizer: PreTrainedTokenizerBase) -> _Layout:
-    """Read off a pair of one-letter texts, since every architecture has its own."""
-    pair = tokenizer("a", "a", return_token_type_ids=True)
-    side, tokens = pair.sequence_ids(0), np.array([pair["input_ids"], pair["token_type_ids"]]).T
-    question, context = ([i for i, s in enumerate(side) if s == which] for which in (0, 1))
-    before, between, after = tokens[: question[0]], tokens[question[-1] + 1 : context[0]], tokens[context[-1] + 1 :]
-    if tokenizer.cls_token_id in before[:, 0]:
-        cls = before[:, 0].tolist().index(tokenizer.cls_token_id)
-    elif tokenizer.cls_token_id in after[:, 0]:
-        cls = after[:, 0].tolist().index(tokenizer.cls_token_id) - len(after)
-    else:
-        raise CourseError(
-            f"{type(tokenizer).__name__} puts no CLS token beside a pair, and that is where 'no answer here' is said: "
-            "choose an encoder such as bert, roberta or xlnet"
-        )
-    return _Layout(before, between, after, int(tokens[question[0], 1]), int(tokens[context[0], 1]), cls)
-
-
-def _cut(
-    pairs: _Pairs,
-    ids: list[str],
-    contexts: list[str],
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    stride: int,
-    keep: np.ndarray | None = None,
-) -> Windows:
-    """The windows of all pairs, or of those in the mask `keep`."""
-    layout = _layout(tokenizer)
-    _check_window(tokenizer, layout, max_length, stride)
-    asked = np.diff(pairs.question_bounds)
-    context = np.diff(pairs.context_bounds)[pairs.context_of]
-    keep = np.ones(len(asked), bool) if keep is None else keep
-    room = max_length - layout.size - asked
-    stuck = keep & ((room < 0) | (room < context) & (room <= stride))
-    if stuck.any():
-        worst = int(np.argmax(stuck))
-        raise CourseError(
-            f"the question of {_named(ids, stuck)} has {asked[worst]} tokens and leaves {max(room[worst], 0)} of {max_length} for the "
-            f"context, not more than the stride of {stride}: raise max_length, lower stride, or shorten the question"
-        )
-    step = np.maximum(room - stride, 1)
-    count = keep * np.where(room < context, 1 - (room - context) // step, 1)
-    row = np.repeat(np.arange(len(count)), count)
-    skipped = (np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)) * step[row]
-    size = np.minimum(room[row], context[row] - skipped)
-    token = pairs.context_bounds[pairs.context_of[row]] + skipped
-    columns, length = _assemble(pairs, layout, row, token, size, tokenizer.model_input_names)
-    first = len(layout.before) + asked[row] + len(layout.between)
-    cls = np.full(len(row), layout.cls) if layout.cls >= 0 else length + layout.cls
-    return Windows(ids, contexts, columns, row, length, cls, first, size, token, pairs.start, pairs.end)
-
-
-def _check_window(tokenizer: PreTrainedTokenizerBase, layout: _Layout, max_length: int, stride: int) -> None:
-    """The library panics, or cuts nothing at all, where these don't hold."""
-    room = max_length - layout.size
-    if stride < 0:
-        raise CourseError(f"stride {stride} is below zero: give the number of tokens that two windows share, 0 or more")
-    if room <= stride:
-        raise CourseError(
-            f"max_length {max_length} with stride {stride} makes no progress: beside {layout.size} special tokens a window holds "
-            f"{max(room, 0)}, and that has to be more than the stride; raise max_length or lower stride"
-        )
-    check_max_length(max_length, tokenizer)
-
-
-def _assemble(
-    pairs: _Pairs, layout: _Layout, row: np.ndarray, token: np.ndarray, size: np.ndarray, names: list[str]
-) -> tuple[dict[str, pa.Array], np.ndarray]:
-    """The model's inputs as Arrow lists, and each window's length: one gather from all special, question and context tokens."""
-    special = np.concatenate([layout.before, layout.between, layout.after])
-    before, between, after = (len(part) for part in layout[:3])
-    asked, context = len(special), len(special) + len(pairs.question)
-    starts = np.stack(np.broadcast_arrays(0, asked + pairs.question_bounds[row], before, context + token, before + between), 1)
-    lengths = np.stack(np.broadcast_arrays(before, np.diff(pairs.question_bounds)[row], between, size, after), 1)
-    source = np.repeat((starts + lengths - lengths.cumsum().reshape(lengths.shape)).ravel(), lengths.ravel())
-    source += np.arange(len(source))
-    bounds = pa.array(np.append(0, lengths.sum(1).cumsum()), pa.int32())
-    ids = np.concatenate([special[:, 0], pairs.question, pairs.context])
-    types = np.repeat([*special[:, 1], layout.question_type, layout.context_type], [1] * asked + [len(pairs.question), len(pairs.context)])
-    values = {
-        "input_ids": ids.astype(np.int32)[source],
-        "token_type_ids": types.astype(np.int8)[source] if "token_type_ids" in names else None,
-        "attention_mask": np.ones(len(source), np.int8),
-    }
-    columns = {name: pa.ListArray.from_arrays(bounds, pa.array(value)) for name, value in values.items() if value is not None}
-    return columns, lengths.sum(1)
+        if answer["text"]:
+            text, at = answer["text"][0], answer["answer_start"][0]
+            left[row], right[row] = at + len(text) - len(text.lstrip()), at + len(text.rstrip())
+    window, each = np.repeat(np.arange(len(windows)), windows.size), np.arange(len(windows))
+    row = windows.row[window]
+    touched = np.flatnonzero((windows.start < right[row]) & (windows.end > left[row]))  # tokens that share a character with the answer
+    from_, to = (np.searchsorted(window[touched], each, side) for side in ("left", "right"))
+    there = from_ < to
+    first, last = (np.append(touched, 0)[np.where(there, at, -1)] - windows.token for at in (from_, to - 1))
+    begins = np.searchsorted(windows.row, np.arange(len(answers)))  # the first window of each row
+    before = (each - begins[windows.row]) * (windows.size[begins] - stride)[windows.row]  # the row's tokens to the window's left
+    lowest = np.minimum.reduceat(np.where(there, before + first, np.iinfo(int).max), begins)
+    highest = np.maximum.reduceat(np.where(there, before + last, -1), begins)
+    whole = there & (before + first == lowest[windows.row]) & (before + last == highest[windows.row])
+    first, last = (np.where(whole, windows.first + at, windows.cls) for at in (first, last))
+    return first, last, highest >= 0
 
 
 # ---------------------------------------------------------------- decoding
 
 
 class Span(NamedTuple):
-    """One answer of an n-best list: the context's characters start_char to end_char; empty for 'no answer'."""
+    """One answer of an n-best list: the context's characters start_char to end_char."""
 
     text: str
     start_char: int
@@ -396,9 +320,7 @@ class Answers:
     """What the model says to each question, best first; spans of question q are bounds[q] to bounds[q + 1].
 
     start, end [spans]: characters in the question's context, end exclusive. score [spans]: start logit + end logit.
-    null_score [questions]: the score of no answer. probability [spans] and null_probability [questions]: softmax over a
-    question's n-best scores, with the null score among them if a null threshold was given (else null_probability is 0).
-    texts: one answer per question, "" for none.
+    probability [spans]: softmax over a question's n-best scores. null_score [questions]: the score of no answer.
     """
 
     contexts: list[str]
@@ -408,45 +330,27 @@ class Answers:
     score: np.ndarray
     probability: np.ndarray
     null_score: np.ndarray
-    null_probability: np.ndarray
-    null_threshold: float | None
+
+    def best(self, column: np.ndarray, missing: float) -> np.ndarray:
+        """[questions] the column's value of each question's best span, `missing` where it has none."""
+        return np.where(np.diff(self.bounds) > 0, np.append(column, missing)[self.bounds[:-1]], missing)
 
     @property
     def null_odds(self) -> np.ndarray:
         """[questions] null score - best span's score; infinite where a question has no span."""
-        best = np.append(self.score, -np.inf)[self.bounds[:-1]]
-        return self.null_score - np.where(np.diff(self.bounds) > 0, best, -np.inf)
-
-    @property
-    def best_spans(self) -> np.ndarray:
-        """[questions, 2] start and end of each question's best span in characters of its context; (0, 0) where it has none."""
-        empty = np.diff(self.bounds) == 0
-        return np.where(empty[:, None], 0, np.stack([np.append(column, 0)[self.bounds[:-1]] for column in (self.start, self.end)], axis=1))
+        return self.null_score - self.best(self.score, -np.inf)
 
     @property
     def texts(self) -> list[str]:
-        """One answer per question, decided with the null threshold that was given to `decode_spans`."""
-        return self.texts_at(self.null_threshold)
-
-    def texts_at(self, null_threshold: float | None) -> list[str]:
-        """The best span of each question, or "" where null_odds > null_threshold; None always takes the span if there is one."""
-        empty = np.diff(self.bounds) == 0
-        if null_threshold is not None:
-            empty |= self.null_odds > null_threshold
-        return ["" if none else text[a:b] for none, text, (a, b) in zip(empty, self.contexts, self.best_spans.tolist(), strict=True)]
+        """The text of each question's best span, "" where it has none."""
+        spans = zip(self.best(self.start, 0).tolist(), self.best(self.end, 0).tolist(), strict=True)
+        return [text[a:b] for text, (a, b) in zip(self.contexts, spans, strict=True)]
 
     def n_best(self, question: int) -> list[Span]:
-        """The spans of one question, best first; with a null threshold the empty answer has its place among them.
-
-        The threshold is what it needs to be better by, so that it comes first exactly where `texts` has "".
-        """
+        """The spans of one question, best first."""
         text, own = self.contexts[question], slice(*self.bounds[question : question + 2])
         columns = (column[own].tolist() for column in (self.start, self.end, self.score, self.probability))
-        spans = [Span(text[a:b], a, b, score, probability) for a, b, score, probability in zip(*columns, strict=True)]
-        if self.null_threshold is not None:
-            spans.append(Span("", 0, 0, float(self.null_score[question]), float(self.null_probability[question])))
-        needed = self.null_threshold or 0.0
-        return sorted(spans, key=lambda span: -span.score if span.text else needed - span.score)  # stable: the rule for equal scores stands
+        return [Span(text[a:b], a, b, score, probability) for a, b, score, probability in zip(*columns, strict=True)]
 
 
 def decode_spans(
@@ -455,7 +359,6 @@ def decode_spans(
     end_logits: np.ndarray | Sequence[np.ndarray],
     n_best: int = N_BEST,
     max_answer_tokens: int = MAX_ANSWER_TOKENS,
-    null_threshold: float | None = None,
 ) -> Answers:
     """The n best answers to every question, from the logits of all of its windows.
 
@@ -465,7 +368,6 @@ def decode_spans(
             What lies beyond a window's own tokens is not looked at. Taken as float32, summed as float64.
         n_best: positions that compete in a window, and answers kept of a question.
         max_answer_tokens: tokens of the longest answer.
-        null_threshold: "no answer" if the null score exceeds the best span's by more than this; None: never (SQuAD v1).
 
     The definition is `write_predictions` of the official run_squad.py (google-research/bert; transformers' utils_qa has
     it too): in each window the n_best highest start and the n_best highest end logits are paired, of equal ones the
@@ -483,8 +385,8 @@ def decode_spans(
     null = np.minimum.reduceat(null, np.searchsorted(windows.row, np.arange(len(windows.contexts))))
     row, left, right, score = _best_per_question(row, left, right, score, windows.contexts, n_best)
     bounds = np.searchsorted(row, np.arange(len(null) + 1))
-    probability, null_probability = _softmax(row, bounds, score, None if null_threshold is None else null)
-    return Answers(windows.contexts, bounds, left, right, score, probability, null, null_probability, null_threshold)
+    share = np.exp(score - np.append(score, 0.0)[bounds[row]])  # of a question's best: no sum overflows
+    return Answers(windows.contexts, bounds, left, right, score, share / np.bincount(row, share, len(null))[row], null)
 
 
 def _decode_block(
@@ -572,18 +474,6 @@ def _best_per_question(
     return row, (span >> 32) - before[row], (span & 0xFFFFFFFF) - before[row], score
 
 
-def _softmax(row: np.ndarray, bounds: np.ndarray, score: np.ndarray, null: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of the spans and of the null answers (0 without them), summing to 1 in each question."""
-    highest = np.where(np.diff(bounds) > 0, np.append(score, -np.inf)[bounds[:-1]], -np.inf)
-    null_share = np.zeros(len(highest))
-    if null is not None:
-        highest = np.maximum(highest, null)
-        null_share = np.exp(null - highest)
-    share = np.exp(score - highest[row])
-    total = np.bincount(row, share, len(highest)) + null_share
-    return share / total[row], null_share / np.where(total > 0, total, 1)
-
-
 # ---------------------------------------------------------------- one question
 
 
@@ -596,12 +486,10 @@ def answer(
     max_length: int = 384,
     stride: int = 128,
     n_best: int = N_BEST,
-    null_threshold: float | None = None,
 ) -> list[Span]:
     """The n best answers to one question about a text of any length, with their characters in it.
 
-    With a null threshold the empty answer has its place among them. Raises CourseError for an empty question or context,
-    a model without a question-answering head, and as `eval_features` does.
+    Raises CourseError for an empty question or context, a model without a question-answering head, and as `eval_features` does.
     """
     for name, text in (("question", question), ("context", context)):
         if not isinstance(text, str) or not text.strip():
@@ -616,4 +504,4 @@ def answer(
             if getattr(output, name, None) is None:
                 raise CourseError(f"{type(model).__name__} has no start and end logits: load it with AutoModelForQuestionAnswering")
             found += list(output[name].float().cpu().numpy())
-    return decode_spans(windows, *logits.values(), n_best=n_best, null_threshold=null_threshold).n_best(0)
+    return decode_spans(windows, *logits.values(), n_best=n_best).n_best(0)

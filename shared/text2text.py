@@ -7,7 +7,9 @@ writing, so no tokenizer's `padding_side` is read or changed.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -401,6 +403,58 @@ def decode(ids: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     rows = ids.tolist() if hasattr(ids, "tolist") else ids
     kept = ([token for token in row if token >= 0] for row in rows)
     return [tokenizer.decode(row, skip_special_tokens=True).strip() for row in kept]
+
+
+def respell(texts: Sequence[str], sources: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts in the spelling of their sources, where the tokenizer has lost capitals, accents or the blanks around signs.
+
+    What a model copies stands in its source letter for letter. The longest runs of words whose letters stand there, between the
+    borders of words, become what stands there: "10. 5 million" is 10.5 million again, and "beyonce" Beyoncé. What does not
+    stand in the source stays as it is, and so does all that a tokenizer without such losses has decoded, T5's for one.
+    """
+    if len(texts) != len(sources):
+        raise CourseError(f"{len(texts)} texts for {len(sources)} sources: give one a text, in the same order")
+    probe = "Ida has 10.5"
+    if decode([tokenizer(probe)["input_ids"]], tokenizer) == [probe]:
+        return list(texts)
+    return [_respelled(text, source) for text, source in zip(texts, sources, strict=True)]
+
+
+def _respelled(text: str, source: str, longest: int = 40) -> str:
+    tokens = [(found.start(), found.end()) for found in re.finditer(r"\w+|[^\w\s]", text)]
+    own, there = _letters_of(text), _letters_of(source)
+    before = np.searchsorted([place for _, place in own], range(len(text) + 1))  # letters before each place
+    said, letters = ("".join(letter for letter, _ in some) for some in (own, there))
+    written, at, first = [], 0, 0
+    while first < len(tokens):
+        start = tokens[first][0]
+        for last in range(min(len(tokens), first + longest), first, -1):
+            end = tokens[last - 1][1]
+            if place := _between_words(said[before[start] : before[end]], letters, there, source):
+                written += [text[at:start], source[place[0] : place[1]]]
+                at, first = end, last
+                break
+        else:
+            first += 1
+    return "".join([*written, text[at:]])
+
+
+def _letters_of(text: str) -> list[tuple[str, int]]:
+    """(letter in lower case without its accent, its place) of all that is neither white space nor an accent of its own."""
+    found = [(unicodedata.normalize("NFD", letter.lower())[0], place) for place, letter in enumerate(text) if not letter.isspace()]
+    return [(letter, place) for letter, place in found if unicodedata.category(letter) != "Mn"]
+
+
+def _between_words(wanted: str, letters: str, there: list[tuple[str, int]], source: str) -> tuple[int, int] | None:
+    """(start, end) in the source of the first place where these letters stand and no word goes on at either side."""
+    found = letters.find(wanted) if wanted else -1
+    while found >= 0:
+        start, end = there[found][1], there[found + len(wanted) - 1][1] + 1
+        cut = [side for side in (start, end) if 0 < side < len(source) and source[side - 1].isalnum() and source[side].isalnum()]
+        if not cut:
+            return start, end
+        found = letters.find(wanted, found + 1)
+    return None
 
 
 def _source_ids(

@@ -93,7 +93,7 @@ def library_in_training(cfg: Any, rows: Any, speeds: dict[str, list[float]], rou
 
 
 def library(quick: bool, rounds: int) -> list[bool]:
-    """The library's ways to compute attention; windows and labels by its call and the usual function. No target: what plain code costs."""
+    """The library's ways to compute attention; windows and labels by its call, labels by the usual loop. What plain code costs."""
     import torch
 
     from tests import bench_attention, bench_qa
@@ -107,7 +107,7 @@ def library(quick: bool, rounds: int) -> list[bool]:
     for name, rows in bench_qa.samples(QUICK if quick else 2_000).items():
         found = bench_qa.features(name, rows, tokenizer, rounds, repeat=5 if len(rows) < 200 else 1)
         print(
-            "windows and labels, tokenizer(..., stride=, return_overflowing_tokens=True) and offsets against shared.qa: "
+            "windows by tokenizer(..., stride=, return_overflowing_tokens=True), labels by the usual loop against shared.qa: "
             f"{found.usual} the time, {found.padded} where windows are padded to {bench_qa.LENGTH}; "
             f"data: {found.data}, {found.questions:,} questions, {found.questions / found.paragraphs:.2f} per paragraph",
             flush=True,

@@ -38,8 +38,7 @@ def load_tokenizer() -> PreTrainedTokenizerBase:
 def samples(rows: int) -> dict[str, Dataset]:
     """Questions by where they come from: the bundled ones as they are, and others where the setup found them, drawn in two ways.
 
-    The more questions share a paragraph, the more `shared.qa` saves, as it tokenises a paragraph once: a draw at random, as the lesson
-    makes it, takes few questions of each.
+    A draw at random, as the lesson makes it, takes few questions of each paragraph; the first rows take all.
     """
     found = {"the course's bundled rows": data.bundled_split("squad", "train")}
     if (place := standin.start(runtime.profile()).rows) != "bundled":

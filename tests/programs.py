@@ -1,12 +1,13 @@
-"""The course's Python: every module of the package and every notebook."""
+"""The course's Python: every module of the package and of a lab, and every notebook."""
 
 import json
 from pathlib import Path
 
 from shared.course.runtime import ROOT
 
+START = ROOT / "00_start_here.ipynb"  # no lesson: it comes before them
 NOTEBOOKS = sorted(ROOT.glob("task-*/*/*.ipynb"))
-PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *NOTEBOOKS]
+PROGRAMS = [*sorted(ROOT.glob("shared/**/*.py")), *sorted(ROOT.glob("task-*/lab-*/*.py")), START, *NOTEBOOKS]
 
 
 def program(path: Path) -> str:

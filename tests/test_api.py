@@ -38,7 +38,7 @@ OTHERS = (torch.nn.Module, str, bytes, list, dict, set)  # have methods of the s
 OF_TENSORS = {"log"}  # also methods of torch's tensors, which are written in C and have no signature
 USED = {  # some that the lessons live on; one that a library took away would no longer be seen by the check at all
     "add_callback", "add_column", "apply_chat_template", "convert_ids_to_tokens", "decode", "disable_adapter",
-    "evaluate", "generate", "get_encoder", "merge_and_unload", "num_special_tokens_to_add", "predict", "save_pretrained", "select",
+    "evaluate", "generate", "merge_and_unload", "num_special_tokens_to_add", "predict", "save_pretrained", "select",
     "sequence_ids", "train",
 }
 

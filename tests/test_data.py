@@ -125,8 +125,8 @@ BUNDLED_SPLITS = {
     "en_id": {"train": 80, "validation": 20, "test": 20},
     "sst2": {"train": 80, "validation": 40},
     "cnn_dailymail": {"train": 8, "validation": 4, "test": 4},
-    "squad": {"train": 80, "validation": 40},
-    "squad_v2": {"train": 106, "validation": 54},
+    "squad": {"train": 80, "validation": 64},
+    "squad_v2": {"train": 106, "validation": 80},
 }
 
 
@@ -182,7 +182,7 @@ def test_bundled_answers_stand_where_they_say_and_no_paragraph_is_in_two_splits(
     contexts = [set(rows["context"]) for rows in splits]
     assert contexts[0].isdisjoint(contexts[1])
     unanswerable = sum(not row["answers"]["text"] for row in itertools.chain(*splits))
-    assert (len(contexts[0] | contexts[1]), unanswerable) == (30, 40 if name == "squad_v2" else 0)
+    assert (len(contexts[0] | contexts[1]), unanswerable) == {"squad": (36, 0), "squad_v2": (30, 66)}[name]
 
 
 def test_bundled_emotions_have_every_label_often_enough(all_bundled):
@@ -808,6 +808,14 @@ def test_subsample_of_no_rows_is_refused(n):
 
 
 # splitting and joining
+
+
+def test_leave_out_takes_titles_with_commas_and_names_one_that_is_not_there():
+    rows = Dataset.from_dict({"title": ["Raleigh,_North_Carolina", "Tin", "Istanbul", "Tin"], "number": [0, 1, 2, 3]})
+    assert shared_data.leave_out(rows, "title", "") is rows
+    assert shared_data.leave_out(rows, "title", "Raleigh,_North_Carolina; Tin;")["number"][:] == [2]
+    with pytest.raises(CourseError, match=r"^no row has the title 'Carolina; Raleigh': names are separated by semicolons, and set\("):
+        shared_data.leave_out(rows, "title", "Raleigh; Tin; Carolina")
 
 
 def test_hold_out_parts_the_rows_stratified_and_says_so():

@@ -189,8 +189,31 @@ def test_a_thousand_resamples_of_the_whole_test_set_take_no_time():
 def test_interval_takes_the_percentiles():
     samples = np.arange(101) / 100
     assert metrics.interval(0.4, samples) == pytest.approx({"value": 0.4, "low": 0.025, "high": 0.975})
-    assert metrics.interval(0.4, samples, level=0.8) == pytest.approx({"value": 0.4, "low": 0.1, "high": 0.9})
+    assert metrics.interval(0.4, samples, rows=9) == metrics.interval(0.4, samples)
     assert all(type(number) is float for number in metrics.interval(np.float64(0.4), samples).values())
+
+
+LIMITS = [(1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (0.0, -1.0, 1.0), (100.0, 0.0, 100.0), (0.5, 0.0, 1.0)]
+
+
+@pytest.mark.parametrize(("value", "lowest", "highest"), LIMITS)
+def test_a_score_that_is_the_same_in_every_resample_has_a_width(value, lowest, highest):
+    """As many rows may be different as Wilson allows for: at the lower limit all of them, at the upper limit all of them."""
+    found = metrics.interval(value, np.full(50, value), 24, lowest, highest)
+    other = metrics.wilson(0, 24)["high"]
+    assert found == pytest.approx({"value": value, "low": value - other * (value - lowest), "high": value + other * (highest - value)})
+    assert lowest <= found["low"] < found["high"] <= highest
+    assert metrics.interval(value, np.full(50, value)) == {"value": value, "low": value, "high": value}
+
+
+def test_means_of_equal_rows_count_the_groups_that_are_drawn():
+    right, weights = {"f1": np.ones(60), "mixed": np.arange(60) % 2 / 1.0}, metrics.resample_weights(60)
+    assert metrics.means(right, weights)["f1"] == pytest.approx(metrics.wilson(60, 60))
+    by_group = metrics.means(right, metrics.cluster_weights(np.arange(60) // 5)[0])
+    assert by_group["f1"] == pytest.approx(metrics.wilson(12, 12))
+    assert metrics.means({"mixed": right["mixed"]}, weights)["mixed"] == metrics.means(right, weights)["mixed"]
+    other = metrics.wilson(0, 9)["high"]
+    assert metrics.mean_difference(np.ones(9), np.ones(9)) == pytest.approx({"value": 0.0, "low": -other, "high": other})
 
 
 def test_scores_of_typical_data_lie_inside_their_intervals():
@@ -477,7 +500,8 @@ def test_mean_by_bucket_is_each_buckets_mean_with_the_interval_of_drawing_its_ro
         assert row["rows"] == len(inside)
         assert row["mean"]["value"] == pytest.approx(inside.mean())
         assert (row["mean"]["low"], row["mean"]["high"]) == pytest.approx((low, high), abs=0.02)
-    assert metrics.mean_by_bucket(np.array([0.25]), np.array([3]))[0]["mean"] == {"value": 0.25, "low": 0.25, "high": 0.25}
+    alone = metrics.mean_by_bucket(np.array([0.25]), np.array([3]))[0]["mean"]
+    assert (alone["value"], alone["low"] < 0.1, alone["high"] > 0.7) == (0.25, True, True)
 
 
 # for the Trainer and for evaluate

@@ -218,7 +218,7 @@ def test_intervals_agree_with_resampling_the_rows_one_by_one(seed):
     for rows in drawn_rows(40, 25, seed):
         g, p = gold[rows], predicted[rows]
         samples.append([f1_of(g, p, average) for average in AVERAGES])
-        per_label.append(sklearn.metrics.precision_recall_fscore_support(g, p, zero_division=0)[:3])
+        per_label.append(sklearn.metrics.precision_recall_fscore_support(g, p, zero_division=0)[2])
     scores, table = multilabel_scores(gold, predicted, resamples=25, seed=seed)
     assert list(scores) == ["micro_f1", "macro_f1", "weighted_f1", "accuracy"]
     assert scores["accuracy"] == metrics.wilson(sum((a == b).all() for a, b in zip(gold, predicted, strict=True)), 40)
@@ -227,13 +227,16 @@ def test_intervals_agree_with_resampling_the_rows_one_by_one(seed):
         expected = {"value": f1_of(gold, predicted, average), "low": low, "high": high}
         assert scores[f"{average}_f1"] == pytest.approx(expected, abs=1e-6)
     expected = sklearn.metrics.precision_recall_fscore_support(gold, predicted, zero_division=0)
-    lows, highs = np.quantile(per_label, [0.025, 0.975], axis=0)
     assert len(table) == 5
     for i, row in enumerate(table):
         assert list(row) == [*PARTS, "support"]
         assert (row["support"], type(row["support"])) == (gold[:, i].sum(), int)
-        for k, key in enumerate(PARTS):
-            assert row[key] == pytest.approx({"value": expected[k][i], "low": lows[k][i], "high": highs[k][i]})
+        either, both = gold[:, i] | predicted[:, i], gold[:, i] & predicted[:, i]
+        f1 = metrics.interval(expected[2][i], np.array(per_label)[:, i], either.sum())
+        assert row["f1"] == pytest.approx(f1)
+        for k, rows in enumerate((predicted[:, i].sum(), gold[:, i].sum())):
+            share = metrics.wilson(both.sum(), rows) if rows else {"value": 0.0, "low": 0.0, "high": 1.0}
+            assert row[PARTS[k]] == pytest.approx(share | {"value": expected[k][i]})
 
 
 def test_scores_of_typical_data_lie_inside_their_intervals():
@@ -251,21 +254,22 @@ def test_intervals_repeat_with_their_seed_and_change_with_another():
     assert first[0]["micro_f1"]["value"] == other[0]["micro_f1"]["value"]
 
 
-@pytest.mark.parametrize(("predict", "expected"), [(lambda gold: gold, 1.0), (lambda gold: ~gold, 0.0)])
-def test_all_right_and_all_wrong_leave_the_bootstrap_no_room(predict, expected):
+@pytest.mark.parametrize(("predict", "expected", "named"), [(lambda gold: gold, 1.0, 50), (lambda gold: ~gold, 0.0, 150)])
+def test_all_right_and_all_wrong_have_the_width_that_their_rows_allow(predict, expected, named):
     gold = np.eye(4, dtype=bool)[np.arange(200) % 4]
     scores, table = multilabel_scores(gold, predict(gold), resamples=50)
-    exact = {"value": expected, "low": expected, "high": expected}
-    assert scores.pop("accuracy") == metrics.wilson(200 * expected, 200)
-    assert all(score == exact for score in scores.values())
-    assert all(row[key] == exact for row in table for key in PARTS)
+    for score in scores.values():
+        assert score == pytest.approx(metrics.wilson(200 * expected, 200))
+    for row in table:
+        for key, rows in {"precision": named, "recall": 50, "f1": 50 if expected else 200}.items():
+            assert row[key] == pytest.approx(metrics.wilson(rows * expected, rows))
 
 
 def test_predicting_nothing_scores_rows_without_gold_labels_only():
     gold = np.zeros((100, 3), bool)
     gold[:60, 0] = True
     scores, table = multilabel_scores(gold, np.zeros_like(gold), resamples=200)
-    assert {scores[f"{average}_f1"]["high"] for average in AVERAGES} == {0}
+    assert all(scores[f"{average}_f1"] == pytest.approx(metrics.wilson(0, 100)) for average in AVERAGES)
     assert scores["accuracy"]["value"] == 0.4
     assert 0.25 < scores["accuracy"]["low"] < 0.4 < scores["accuracy"]["high"] < 0.55
     assert [row["support"] for row in table] == [60, 0, 0]

@@ -1245,3 +1245,48 @@ def test_ag_news_says_in_one_line_what_is_wrong_with_a_file(write, tmp_path):
         said,
         re.MULTILINE,
     )
+
+
+def annotated() -> list[dict]:
+    """Questions as an annotation tool exports them: the answer as a text, its place counted from 1, some questions without an answer."""
+    rows = []
+    for n in range(40):
+        context = (
+            f"Ticket {n} came in at {n % 12 + 1} o'clock. The printer on floor {n % 7} was empty, and Tova{n} refilled it before lunch."
+        )
+        rows += [
+            {
+                "Frage": f"Who refilled the printer of ticket {n}?",
+                "Absatz": context,
+                "Antwort": f"Tova{n}",
+                "answer_start": context.index("Tova"),
+            },
+            {"Frage": f"Where was the printer of ticket {n}?", "Absatz": context, "Antwort": f"floor {n % 7}", "answer_start": 3},
+        ]
+        if n % 4 == 0:
+            rows.append({"Frage": f"Who wrote ticket {n}?", "Absatz": context, "Antwort": "", "answer_start": -1})
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("lesson", "title"),
+    [
+        ("extractive-squad", "# Your data: an encoder that points at the answer\n"),
+        ("t5-squad", "# Your data with T5: a model that writes the answer\n"),
+    ],
+)
+def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, title):
+    file = write("export.csv", delimited(annotated(), ";").encode("utf-8-sig"))
+    sets = ("question=Frage", "context=Absatz", "answers=Antwort", "epochs=1")
+    said, results = run(lesson, tmp_path / "runs", f"data={file}", *sets)
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob(f"*_{lesson}")
+    assert {split: (part["source"], part["rows"]) for split, part in results["data"].items()} == {
+        "train": ("file export.csv", 56),
+        "held_out": ("file export.csv", 8),
+        "validation": ("file export.csv", 16),
+    }
+    assert results["tables"]["articles"] == [{"articles": 8, "unit": "paragraphs"}]
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith(title) and "from the file export.csv" in page
+    assert not re.search("published|XQuAD|Contamination|written for this course|SQuAD v2|Earlier versions", page)

@@ -151,6 +151,16 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
 
 
+def test_a_report_says_that_the_run_was_trained_for_longer_than_planned(checkout):
+    path = checkout / "task-1/demo/results/laptop.json"
+    results = json.loads(path.read_text())
+    results["config"]["epochs"], results["tables"]["longer"] = 4.5, [{"epochs": 2.0}, {"epochs": 3.0}]
+    path.write_text(json.dumps(results))
+    report.write_pages(checkout)
+    said = "was planned for 2, then for 3 epochs and resumed with 4.5: from there on the learning rate is that of a plan over all 4.5"
+    assert said in (checkout / "task-1/demo/report.md").read_text()
+
+
 def test_check_notices_a_changed_number(checkout, monkeypatch, capsys):
     report.write_pages(checkout)
     path = checkout / "task-1/demo/results/laptop.json"
@@ -193,14 +203,15 @@ def test_publish_stamps_every_place_and_refuses_nonsense(checkout):
 
 
 def test_publish_stamps_a_true_lesson_and_everything_around_it(tmp_path):
-    lesson, old = "task-1/ag-news", report.repository(ROOT)
-    for name in ("pyproject.toml", "README.md", "README.id.md", "CITATION.cff", "task-1/README.md", f"{lesson}/ag_news.ipynb"):
+    lesson, old, start = "task-1/ag-news", report.repository(ROOT), "00_start_here.ipynb"
+    for name in (start, "pyproject.toml", "README.md", "README.id.md", "CITATION.cff", "task-1/README.md", f"{lesson}/ag_news.ipynb"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, tmp_path / name)
     report.publish("ada/course", tmp_path)
-    notebook = nbformat.read(tmp_path / lesson / "ag_news.ipynb", 4)
-    assert f"colab.research.google.com/github/ada/course/blob/main/{lesson}/ag_news.ipynb" in notebook.cells[0].source
-    assert 'REPOSITORY = "ada/course"' in notebook.cells[1].source
+    for name in (start, f"{lesson}/ag_news.ipynb"):
+        notebook = nbformat.read(tmp_path / name, 4)
+        assert f"colab.research.google.com/github/ada/course/blob/main/{name}" in notebook.cells[0].source
+        assert 'REPOSITORY = "ada/course"' in notebook.cells[1].source
     assert 'repository-code: "https://github.com/ada/course"' in (tmp_path / "CITATION.cff").read_text()
     assert report.repository(tmp_path) == "ada/course"
     assert not [path for path in tmp_path.rglob("*.*") if old in path.read_text(encoding="utf8")]
@@ -411,16 +422,30 @@ def contender(checkout, lesson, **changes):
     return results
 
 
-def refusing(split, f1, rows=100, fingerprint="a" * 16):
+def refusing(f1, rows=100, fingerprint="a" * 16):
     """Data and tables of a lesson with a SQuAD v2 part."""
     part = {"source": "folder", "fingerprint": fingerprint}
     metric = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
     return {
-        "data": {"train": part | {"rows": 900}, split: part | {"rows": 2 * rows}},
+        "data": {"train": part | {"rows": 900}, "validation": part | {"rows": 2 * rows}},
         "tables": {"v2": [{"system": "never refuse", "f1": metric | {"value": 0.9}},
                           {"system": "always refuse", "f1": metric | {"value": 0.5}},
                           {"system": report.REPORTED_V2[0], "f1": metric}], "v2_threshold": [{"reported_on": rows}]},
     }
+
+
+def lab_contender(checkout, f1, rows=100):
+    """The results of a lab, which has no report, with the table that the comparison reads."""
+    folder = checkout / "task-2" / "lab-stride-and-spans"
+    (folder / "results").mkdir(parents=True)
+    part = {"source": "folder", "fingerprint": "a" * 16}
+    score = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
+    told = {"title": "Lab: stride and spans", "f1": score, "always_refuse": 0.5, "scored": rows,
+            "tested": ["v2_validation"], "train_rows": 900, "model": "owner/small one", "parameters": 22, "trained": 11,
+            "minutes": 1.5, "memory": 1_234.4}
+    results = {"lesson": "task-2/lab-stride-and-spans", "profile": "laptop", "seed": 0, "environment": {"device": "cpu"},
+               "data": {"v2_train": part | {"rows": 900}, "v2_validation": part | {"rows": 2 * rows}}, "tables": {"headline": [told]}}
+    (folder / "results" / "laptop.json").write_text(json.dumps(results))
 
 
 def test_families_leave_out_what_has_no_results(checkout):
@@ -433,8 +458,7 @@ def test_families_leave_out_what_has_no_results(checkout):
 
 
 def test_families_say_what_may_not_be_compared(checkout):
-    part = {"squad_v2_validation": {"source": "folder", "rows": 200, "fingerprint": "a" * 16}}
-    contender(checkout, "task-2/extractive-squad", **(refusing("squad_v2_validation", 0.61) | {"data": three_splits()["data"] | part}))
+    contender(checkout, "task-2/extractive-squad", data=three_splits()["data"])
     contender(checkout, "task-2/t5-squad")
     *_, note = report.families_table(checkout, checkout).splitlines()
     assert note.startswith("- **Answer from a text (SQuAD)**: **the scores must not be compared with each other**")
@@ -455,19 +479,32 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
     assert blank == "" and note == "- **Sentiment of a sentence (SST-2)**: scored on the same rows, so the scores may be compared."
 
 
-def test_families_compare_refusals_on_the_same_half_of_the_same_rows(checkout):
-    contender(checkout, "task-2/extractive-squad", **refusing("squad_v2_validation", 0.61))
-    contender(checkout, "task-3/llm-squad-v2", **refusing("validation", 0.55))
+def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checkout):
+    lab_contender(checkout, 0.61)
+    contender(checkout, "task-3/llm-squad-v2", **refusing(0.55))
     table = plain(report.families_table(checkout, checkout)).splitlines()
     rows = [row for row in table if row.startswith("| Answer or refuse")]
     assert len(rows) == 2 and "f1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
+    assert "| [Lab: stride and spans](task-2/lab-stride-and-spans/lab_stride_and_spans.ipynb), laptop | small one |" in rows[0]
+    assert "| 11 of 22 | 1.5 | 1,234 MiB, cpu |" in rows[0]
     assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
 
 
 def test_families_notice_another_half_and_other_rows(checkout):
-    contender(checkout, "task-2/extractive-squad", **refusing("squad_v2_validation", 0.61))
-    contender(checkout, "task-3/llm-squad-v2", **refusing("validation", 0.55, fingerprint="b" * 16))
+    lab_contender(checkout, 0.61)
+    contender(checkout, "task-3/llm-squad-v2", **refusing(0.55, fingerprint="b" * 16))
     assert "must not be compared" in report.families_table(checkout, checkout).splitlines()[-1]
+
+
+def test_a_report_quotes_a_lab_once_it_has_results(checkout):
+    template = checkout / "task-1/demo/report.md.j2"
+    quoted = '{% set v2 = lab("task-2/lab-stride-and-spans") %}{{ v2.tables.headline[0].f1 | ci if v2 else "not run yet" }}'
+    template.write_text(template.read_text() + quoted)
+    report.write_pages(checkout)
+    assert "not run yet" in (checkout / "task-1/demo/report.md").read_text()
+    lab_contender(checkout, 0.61)
+    report.write_pages(checkout)
+    assert "61.0 % [56.0, 66.0]" in (checkout / "task-1/demo/report.md").read_text()
 
 
 def test_the_readme_has_the_families_between_its_markers(checkout):

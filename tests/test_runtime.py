@@ -20,7 +20,7 @@ import psutil
 import pytest
 import torch
 
-from shared.course import runtime
+from shared.course import runtime, session
 from shared.course.runtime import CourseError, parse_overrides, run_folder
 from shared.legacy import runtime as legacy
 from shared.legacy.runtime import Clock, Config, configure, convert
@@ -506,6 +506,28 @@ def test_a_run_is_resumed_with_the_settings_it_began_with(cfg, capsys):
             again(**changes)
     (run.path / "settings.json").unlink()  # a folder of an older version, or made by hand
     assert again(learning_rate=0.5).resumed
+
+
+def test_a_run_may_be_trained_for_longer_and_its_results_say_so(cfg, capsys):
+    values = dict(cfg) | {"epochs": 2.0, "learning_rate": 1e-3}
+
+    def again(name="", **changes):
+        return run_folder(Config("task-1/ag-news", "tiny", values | {"resume": name} | changes))
+
+    run = again()
+    assert "longer" not in session._took(run)["tables"]
+    for epochs in (3.0, 3.0, 4.5):
+        again(run.name, epochs=epochs)
+    assert "NOTE: 2 epochs become 3; the learning rate goes on as a plan over all" in capsys.readouterr().out
+    assert session._took(run)["tables"]["longer"] == [{"epochs": 2.0}, {"epochs": 3.0}]
+    others = (({"epochs": 3.0}, r"epochs=4\.5, and now epochs is 3\.0"), ({"epochs": 9.0, "learning_rate": 1.0}, r"learning_rate=0\.001"))
+    for changes, said in others:
+        with pytest.raises(CourseError, match=f"^cannot resume {run.name}: it was started with {said}"):
+            again(run.name, **changes)
+    assert json.loads((run.path / "settings.json").read_text())["epochs"] == 4.5
+    run.part("one")  # of several trainings those that are done would stay short
+    with pytest.raises(CourseError, match=r"it was started with epochs=4\.5"):
+        again(run.name, epochs=5.0)
 
 
 @pytest.fixture

@@ -42,6 +42,38 @@ def lesson(tmp_path, monkeypatch):
     return write
 
 
+def test_offline_laptop_changes_more_where_the_hub_does_not_answer(lesson, capsys, monkeypatch):
+    text = PROFILES.replace("course/small-one", "google-t5/t5-small") + '[offline]\nmodel = "course/t5-scratch"\ntrain_rows = 900\n'
+    found = {}
+    for kind in ("packaged", "hub", "twins", ""):
+        monkeypatch.setattr(module.standin, "kind_of_models", lambda kind=kind: kind)
+        found[kind] = lesson(text)
+    assert [(cfg.model, cfg.train_rows, cfg.test_rows) for cfg in found.values()] == [
+        ("course/t5-scratch", 900, 500), *[("google-t5/t5-small", 4_000, 500)] * 3,
+    ]  # fmt: skip
+    assert found["packaged"].changed["train_rows"] == (20_000, 900, "the Hub's absence")
+    assert found["packaged"].stands_in_for == {"model": "google-bert/bert-base-uncased"}
+    monkeypatch.setattr(module.standin, "kind_of_models", lambda: "packaged")
+    assert lesson(text, profile="colab").model == VALUES["model"] and lesson(text, profile="tiny").model == VALUES["model"]
+    assert lesson(text, told="model=google-t5/t5-base").stands_in_for == {}
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "message"),
+    [
+        ("course/minilm-pointer-qa", "packaged", r"once: python -m shared.course.pretrain course/minilm-pointer-qa$"),
+        ("course/minilm-pointr", "packaged", r"unknown substitute 'course/minilm-pointr': did you mean 'course/minilm-pointer'\?"),
+        ("course/minilm-pointer", "hub", r"^course/minilm-pointer stands in for a model .*, and the Hub answers: choose the true one"),
+    ],
+)
+def test_a_substitute_that_cannot_be_had_is_refused_in_one_line(lesson, monkeypatch, tmp_path, told, kind, message):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module.standin, "kind_of_models", lambda: kind)
+    with pytest.raises(CourseError, match=message) as caught:
+        lesson(PROFILES.replace("course/small-one", "google-t5/t5-small"), told=f"model={told}")
+    assert "\n" not in str(caught.value)
+
+
 def test_the_notebooks_values_are_colabs(lesson, capsys):
     cfg = lesson(profile="colab")
     assert dict(cfg) == VALUES | module.COMMON and cfg.changed == {}
@@ -126,5 +158,6 @@ def test_every_profile_of_every_lesson_is_read(path, profile, monkeypatch):
     monkeypatch.setattr(module.runtime, "profile", lambda: profile)
     monkeypatch.delenv("COURSE_SET", raising=False)
     values = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-    assert not [value for value in values.values() if str(value).startswith(module.SUBSTITUTE)]  # a profile alone names one
-    assert set(values) <= set(settings(ast.literal_eval(call.args[0]), **values)) and len(values) <= 12
+    assert not [value for value in values.values() if str(value).startswith(module.substitutes.OWNER)]  # a profile alone names one
+    assert set(values) <= set(settings(ast.literal_eval(call.args[0]), **values))
+    assert len(set(values) - {"data", "columns"}) <= 12  # beside the reader's own file, which every lesson asks for in the same way

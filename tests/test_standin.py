@@ -543,6 +543,45 @@ def test_translations_in_two_columns_and_answers_in_wide_types(tmp_path):
     assert served(data, tmp_path, "rajpurkar/squad")["train"][0]["answers"] == {"text": ["c"], "answer_start": [0]}
 
 
+ONE, NO_ANSWER = {"text": ["c"], "answer_start": [0]}, {"text": [], "answer_start": []}
+
+
+def questions_folder(path: Path, answers: list) -> str:
+    """A reader's folder with squad_v2."""
+    (path / "squad_v2").mkdir(parents=True)
+    columns = {name: [name[0]] * len(answers) for name in ("id", "title", "context", "question")}
+    pq.write_table(pa.table(columns | {"answers": answers}), path / "squad_v2" / "train.parquet")
+    return str(path)
+
+
+@pytest.mark.parametrize("answers", [
+    [[{"text": "c", "answer_start": 0}], []],
+    [ONE, {"text": [""], "answer_start": [-1]}],
+    [ONE, None],
+    [ONE, {"text": None, "answer_start": None}],
+    [ONE, {"text": [None], "answer_start": [None]}],
+])  # fmt: skip
+def test_answers_are_served_in_the_hubs_form(tmp_path, answers):
+    """Lists of structs, empty texts at -1, nulls: as public exports of SQuAD have them."""
+    found = served(questions_folder(tmp_path / "data", answers), tmp_path, "rajpurkar/squad_v2")["train"]
+    assert found["answers"][:] == [ONE, NO_ANSWER] and found.features == Features.from_dict(rows.DATA_SETS["squad_v2"].features)
+
+
+def test_a_file_with_the_hubs_columns_may_hold_empty_answers(tmp_path):
+    folder, columns = tmp_path / "data" / "squad_v2", {name: ["c"] for name in ("id", "title", "context", "question")}
+    folder.mkdir(parents=True)
+    features = Features.from_dict(rows.DATA_SETS["squad_v2"].features)
+    written = Dataset.from_dict(columns | {"answers": [{"text": [""], "answer_start": [-1]}]}, features=features)
+    written.to_parquet(folder / "train.parquet")
+    assert served(str(tmp_path / "data"), tmp_path, "rajpurkar/squad_v2")["train"]["answers"][:] == [NO_ANSWER]
+
+
+@pytest.mark.parametrize("answers", [["c"], [["c"]], [7]])
+def test_what_holds_no_answers_is_named(tmp_path, answers):
+    with pytest.raises(Missing, match=r"^squad_v2/train.parquet: 'answers' is .*, but the Hub's is struct<.*: convert it"):
+        served(questions_folder(tmp_path / "data", answers), tmp_path, "rajpurkar/squad_v2")
+
+
 @pytest.mark.parametrize(
     ("table", "line"),
     [

@@ -1,11 +1,16 @@
 import itertools
+import sys
 
 import numpy as np
 import pytest
 
-from shared.course.runtime import CourseError
-from shared.legacy import support
-from shared.legacy.support import FEATURES, content_words, features, learned_weights, no_answer_probability, word_weights
+from shared import qa
+from shared.course.runtime import ROOT, CourseError
+
+sys.path.insert(0, str(ROOT / "task-2" / "lab-stride-and-spans"))
+
+import support
+from support import FEATURES, READER, content_words, features, learned_weights, no_answer_probability, reader_signs, word_weights
 
 CONTEXT = "Anna Lind rowed the lamp out in 1887. She kept the light for 31 years, and was not paid. Mr. Hale built the last boat."
 ALIKE = word_weights(["none of the words"])  # every stem that is asked for weighs the same
@@ -166,3 +171,21 @@ def test_too_few_rows_give_the_share_and_a_line(capsys, kept):
 def test_one_kind_alone_has_no_weights():
     signs, gold, _, _ = problem()
     assert learned_weights(signs, np.zeros_like(gold)).tolist() == [0, 0]
+
+
+def answers(contexts, spans, scores, null):
+    """What a reader says to some questions: one span each, or None."""
+    there = [span for span in spans if span]
+    bounds = np.cumsum([0, *(span is not None for span in spans)])
+    start, end = np.array(there or np.zeros((0, 2), int)).T
+    return qa.Answers(contexts, bounds, start, end, np.array(scores), np.full(len(there), 0.5), np.array(null))
+
+
+def test_reader_signs_compare_what_it_says_before_and_after():
+    before = answers(["the red boat"] * 3, [(4, 12), (0, 7), None], [3.0, 2.0], [1.0, 2.0, 0.0])
+    after = answers(["the red boat"] * 3, [(4, 12), (8, 12), None], [5.0, -1.0], [-2.0, 4.0, 0.0])
+    found = dict(zip(READER, reader_signs(before, after).T.tolist(), strict=True))
+    assert found["null odds"] == [-7, 5, 100] and found["null odds before"] == [-2, 0, 100]
+    assert found["score of the answer"] == [5, -1, -100]
+    assert found["probability of the answer"] == found["probability before"] == [0.5, 0.5, 0]
+    assert found["same answer before"] == [1, 0, 1]

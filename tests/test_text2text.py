@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BertConfig,
+    BertTokenizer,
     DataCollatorForLanguageModeling,
     DataCollatorForSeq2Seq,
     EncoderDecoderConfig,
@@ -439,6 +440,46 @@ def test_decode_survives_the_ignored_label():
     for ids in (rows, np.array([rows[0], [IGNORED] * len(rows[0])]), torch.tensor([rows[0]])):
         assert decode(ids, tokenizer)[0] == "wet goats"
     assert decode(rows, tokenizer)[1] == "" and decode([], tokenizer) == []
+
+
+@functools.cache
+def uncased():
+    """A tokenizer of MiniLM's kind: lower case, no accents, a blank around every sign."""
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,-%()'$:;’"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
+    return BertTokenizer(vocab={piece: number for number, piece in enumerate(vocabulary)})
+
+
+def lost(text: str) -> str:
+    return decode([uncased()(text)["input_ids"]], uncased())[0]
+
+
+@pytest.mark.parametrize(
+    "copied", ["Beyoncé", "10.5 million", "a well-known Zürich café", "U.S. troops", "$3,000 (about 5%)", "Ida’s", "l'âme", "The end."]
+)
+def test_what_was_copied_is_spelt_as_in_its_source_again(copied):
+    source = f"In 2003, so they say, {copied} was heard of; nobody knew 10.55 millions."
+    assert lost(copied) != copied
+    assert text2text.respell([lost(copied)], [source], uncased()) == [copied]
+
+
+def test_only_whole_words_are_respelt_and_the_rest_stays():
+    source = "The Art of Cartography. Mr Art sold 10.55 maps."
+    said = {"cart": "cart", "art of nothing": "Art of nothing", "10. 5 maps": "10. 5 maps", "art, mr art": "Art, Mr Art", "": ""}
+    assert text2text.respell(list(said), [source] * len(said), uncased()) == list(said.values())
+
+
+def test_the_longest_run_of_words_counts():
+    source = "He met Bank officials. The bank of the river was high in New York."
+    said = "the bank of the river. he met bank officials in new york"
+    assert text2text.respell([said], [source], uncased()) == ["The bank of the river. He met Bank officials in New York"]
+
+
+def test_what_a_tokenizer_without_losses_has_decoded_stays_as_it_is():
+    said = ["the flood", "10. 5"]
+    assert text2text.respell(said, ["The Flood of 10.5"] * 2, byte_level()) == said
+    with pytest.raises(CourseError, match="1 texts for 2 sources: give one a text, in the same order"):
+        text2text.respell(["a"], ["b", "c"], uncased())
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

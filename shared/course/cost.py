@@ -28,7 +28,6 @@ from transformers import (
 
 from shared.course.runtime import CourseError, unknown
 from shared.legacy import models
-from shared.legacy.pointer import PointerEncoderDecoder, copies
 
 GIB = 2**30
 HEADS = models.HEADS | {"text": AutoModelForSeq2SeqLM, "next token": AutoModelForCausalLM}
@@ -147,8 +146,6 @@ def _deepened(one: Cost, two: Cost, blocks: int) -> Cost:
 def _model_from(head: str, config: PreTrainedConfig, **settings: Any) -> PreTrainedModel:
     if head not in HEADS:
         raise unknown("head", head, list(HEADS))
-    if copies(config):
-        return PointerEncoderDecoder._from_config(config, **settings)
     return HEADS[head].from_config(config, **settings)
 
 

@@ -131,20 +131,15 @@ def page(run: RunFolder, results: dict[str, Any]) -> Any:
     return gr.Interface(work, inputs, output, title=f"{results['lesson']}: {run.name}", description=about, flagging_mode="never")
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     arguments = sys.argv[1:] if argv is None else argv
-    runtime.print_anything()
-    try:
-        run, results = chosen(" ".join(arguments))
-        standin.start(results["profile"])  # adapters need their base model, from where the run had it
-        runtime.quiet()
-        os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-        print(f"the model of {run.name} (Ctrl-C ends it)", flush=True)
-        page(run, results).launch()
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    run, results = chosen(" ".join(arguments))
+    standin.start(results["profile"])  # adapters need their base model, from where the run had it
+    runtime.quiet()
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    print(f"the model of {run.name} (Ctrl-C ends it)", flush=True)
+    page(run, results).launch()
 
 
 if __name__ == "__main__":

@@ -76,6 +76,8 @@ MODELS = {
     "distilbert/distilbert-base-uncased": Model("classes", DistilBertConfig(), 0.27),
     "distilbert/distilbert-base-cased": Model("classes", DistilBertConfig(vocab_size=28_996), 0.26),
     "t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
+    "google-t5/t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
+    "google-t5/t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "llama-3.2-1b": Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True),
     "phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
@@ -248,29 +250,25 @@ def write(rows: list[dict[str, Any]], readme: Path = runtime.ROOT / "README.md")
     runtime.write_whole(readme, report.fill(readme.read_text(encoding="utf8"), "t4", shown(rows, markdown=True)))
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m shared.course.estimate", description="estimated minutes and memory of `colab` on a T4")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, for one lesson")
     parser.add_argument("--write", action="store_true", help="put the table of all lessons into README.md")
     options = parser.parse_args(argv)
-    try:
-        notebooks = run.find_lessons(options.lessons)
-        if not options.lessons:  # labs say themselves how long they take
-            notebooks = [notebook for notebook in notebooks if not notebook.parent.name.startswith("lab-")]
-        if options.set and len(notebooks) > 1:
-            raise CourseError("--set changes one lesson: name it")
-        if options.write and (options.set or options.lessons):
-            raise CourseError("--write takes every lesson with its own settings: leave out lessons and --set")
-        rows = [estimate(notebook, " ".join(map(shlex.quote, options.set))) for notebook in notebooks]
-        print(shown(rows))
-        if options.write:
-            write(rows)
-    except CourseError as error:
-        print(f"ERROR: {error}", file=sys.stderr)
-        return 1
-    return 0
+    notebooks = run.find_lessons(options.lessons)
+    if not options.lessons:  # labs say themselves how long they take
+        notebooks = [notebook for notebook in notebooks if not notebook.parent.name.startswith("lab-")]
+    if options.set and len(notebooks) > 1:
+        raise CourseError("--set changes one lesson: name it")
+    if options.write and (options.set or options.lessons):
+        raise CourseError("--write takes every lesson with its own settings: leave out lessons and --set")
+    rows = [estimate(notebook, " ".join(map(shlex.quote, options.set))) for notebook in notebooks]
+    print(shown(rows))
+    if options.write:
+        write(rows)
 
 
 if __name__ == "__main__":

@@ -63,13 +63,15 @@ def rte(p: Plan, c: dict[str, Any]) -> None:
 
 def extractive_squad(p: Plan, c: dict[str, Any]) -> None:
     rows, test = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1)
-    v2, v2_test, held = p.rows("v2_train_rows", "squad_v2"), p.rows("v2_test_rows", "squad_v2", 1), rows * c["held_out_share"]
-    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"])
-    p.training(187, 1.03 * 0.9 * v2, 1.03 * 0.1 * v2, c["max_length"], part="other", epochs=c["v2_epochs"])
-    p.reading(187, 1.03 * (test + held + v2_test + 2 * min(300, test)))  # held-out rows once more; exercise 2
-    p.host(rows + v2, 1.0)
-    p.host(test + v2_test, 6.0)  # baselines, decoding several times, the second opinion on six halves
-    p.fetch(c["model"], c["model"])  # and the ready one
+    held, some = 0.03 * rows, min(300, test)
+    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"], checks=2)
+    p.training(260, 1.03 * min(500, rows), 0, c["max_length"], part="other", epochs=2, batch=16)  # exercise 1: in batches of random rows
+    p.reading(187, 1.03 * (held + test + 40))
+    p.reading(187, 1.03 * some, batch=8, part="other")  # exercise 1 again
+    p.reading(187, 1.03 * some)  # exercise 3
+    p.host(rows + held, 1.0)  # windows and labels
+    p.host(test, 5.0)  # the baseline, scores, decoding several times
+    p.fetch()
 
 
 def t5_cnn_dailymail(p: Plan, c: dict[str, Any]) -> None:
@@ -107,20 +109,17 @@ def t5_en_id(p: Plan, c: dict[str, Any]) -> None:
 
 
 def t5_squad(p: Plan, c: dict[str, Any]) -> None:
-    rows, test, reader = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1), c["extractive_model"]
-    held, tokens = rows * c["held_out_share"], (195.0, 7.0)
-    trials = len(c["variants"].split(";")) + 1 if c["variants"] and c["trial_seconds"] else 0
-    p.training(187, 1.03 * min(c["extractive_rows"] or rows, rows), 1.03 * held, c["extractive_max_length"], name=reader, part="other")
-    p.training(tokens, rows - held, held, c["max_source"], c["max_target"])
-    p.writing(tokens, test + 120, min(25, c["max_target"]), 64)
-    for beams, asked in ((c["beams"], test), (2, 200), (4, 200), (8, 200)):  # the rest is exercise 2
-        p.writing(tokens, asked, min(18, c["max_target"]), 64 // beams, beams=beams)
-    p.reading(tokens, test, batch=64)  # how sure is it?
-    p.reading(187, 1.03 * test, name=reader)
-    p.seconds["other"] += trials * (c["trial_seconds"] + 60)
+    rows, test, own = p.rows("train_rows", "squad"), p.rows("test_rows", "squad", 1), 64
+    shape, tokens, new, batch = (c["max_source"], c["max_target"]), (195.0, 7.0), min(25, c["max_target"]), c["batch_size"]
+    p.training(tokens, rows, 0, *shape, checks=2)
+    p.writing(tokens, c["held_out_rows"], new, batch, part="checks", times=2 * c["epochs"])
+    p.writing(tokens, test, new, batch)
+    p.writing(tokens, own, c["max_target"], own, times=5)  # before and after training, exercises 1 and 3
+    p.writing(tokens, own, new, batch, beams=4, times=2)  # exercise 2
+    p.training(tokens, min(500, rows), 0, *shape, part="other", epochs=2, batch=8)  # exercise 1
     p.host(rows, 2.0)
-    p.host(test, 6.0)
-    p.fetch(c["model"], reader, loads=4)
+    p.host(test, 6.0)  # the baseline, scores, answers that are not in the text
+    p.fetch()
 
 
 def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
@@ -176,8 +175,20 @@ def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
     p.fetch()
 
 
+def lab_stride_and_spans(p: Plan, c: dict[str, Any]) -> None:
+    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
+    held = min(rows / 4, 4_000)
+    p.training(187, 1.03 * (rows - held), 1.03 * held, c["max_length"], checks=1)
+    p.training(187, 1.03 * min(300, rows), 103, c["max_length"], part="other", checks=1)  # exercise 1
+    p.reading(187, 1.03 * (held + test + 80), times=2)  # by the reader before and after
+    p.reading(187, 1.03 * min(300, test), part="other")  # exercise 1 again
+    p.host(rows, 1.0)  # windows and labels
+    p.host(held + test, 12.0)  # signs, scores, regressions for every article
+    p.fetch(c["model"], c["model"])  # the reader, and the encoder's configuration
+
+
 _ALL = (
     ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
-    lab_measuring,
+    lab_measuring, lab_stride_and_spans,
 )  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}

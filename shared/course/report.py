@@ -7,7 +7,7 @@
 
 A template is the lesson's `report.md.j2`. It sets `title`, `headline` (the metric the README shows), `published`, and
 `tested` (the splits it is measured on) where their names do not begin with "test"; it gets `r` (the results), `plots`
-(the folder of its figures) and the filters below.
+(the folder of its figures), `beside(file)` (a JSON file of its folder), `lab(name)` (the results of a lab) and the filters below.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ import jinja2
 
 from shared import plots
 from shared.course import runtime
-from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, unknown, write_whole
-from shared.course.settings import ASIDE
+from shared.course.runtime import ASIDE, ROOT, CourseError, RunFolder, first_line, unknown, write_whole
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 HUNDREDS = {"rouge1", "rouge2", "rougeL", "rougeLsum", "bleu", "chrf", "meteor"}  # metrics that run 0-100
@@ -154,6 +153,7 @@ def environment(folder: Path) -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(folder), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     jinja.globals["beside"] = lambda name: inert(json.loads((folder / name).read_text(encoding="utf8")))
+    jinja.globals["lab"] = lambda name: inert(next(iter(lesson_results(folder.parents[1] / name)), None))  # None before its first run
     jinja.filters |= {
         "pct": percent,
         "ci": with_interval,
@@ -175,7 +175,17 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     """
     with _errors_naming(template):
         page = environment(template.parent).get_template(template.name)
-        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n"
+        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n" + _longer(results)
+
+
+def _longer(results: dict[str, Any]) -> str:
+    """The last lines of a report on a run that was resumed with more epochs."""
+    before = [f"{row['epochs']:g}" for row in results.get("tables", {}).get("longer", [])]
+    if not before:
+        return ""
+    now, planned = f"{results['config']['epochs']:g}", ", then for ".join(before)
+    resumed = f"This run was planned for {planned} epochs and resumed with {now}"
+    return f"\n{resumed}: from there on the learning rate is that of a plan over all {now}.\n"
 
 
 def _lesson_name(lesson: Path) -> str:
@@ -385,10 +395,10 @@ def kaggle_link(address: str, notebook: str) -> str:
 
 @dataclass(frozen=True)
 class Contender:
-    """One family's entry for a task: the lesson that ran it, and which part of its results is meant.
+    """One family's entry for a task: the lesson or lab that ran it, and which part of its results is meant.
 
-    part: "" for the lesson's headline, "refusing" for its SQuAD v2 table, "encoder" for the encoder that a decoder's lesson
-    trained on the same rows.
+    part: "" for the lesson's headline, "lab" for a lab's table of that name, "refusing" for a lesson's SQuAD v2 table, "encoder" for the
+    encoder that a decoder's lesson trained on the same rows.
     """
 
     family: str
@@ -397,13 +407,13 @@ class Contender:
 
 
 ENCODER, BOTH, DECODER = "encoder", "encoder–decoder", "decoder"
-REPORTED_V2 = ("null odds and the text's support, weighed", "fine-tuned, odds above a threshold")  # the rows of lessons that refuse
+REPORTED_V2 = ("fine-tuned, odds above a threshold",)  # the row that a lesson reports of its SQuAD v2 table
 SHARED_TASKS = {
     "Topic of a text (AG News)": (Contender(ENCODER, "task-1/ag-news"),),
     "Sentiment of a sentence (SST-2)": (Contender(ENCODER, "task-3/llm-sst2", "encoder"), Contender(DECODER, "task-3/llm-sst2")),
     "Answer from a text (SQuAD)": (Contender(ENCODER, "task-2/extractive-squad"), Contender(BOTH, "task-2/t5-squad")),
     "Answer or refuse (SQuAD v2)": (
-        Contender(ENCODER, "task-2/extractive-squad", "refusing"), Contender(DECODER, "task-3/llm-squad-v2", "refusing"),
+        Contender(ENCODER, "task-2/lab-stride-and-spans", "lab"), Contender(DECODER, "task-3/llm-squad-v2", "refusing"),
     ),
     "Summarise": (Contender(BOTH, "task-2/t5-cnn-dailymail"), Contender(DECODER, "task-3/phi2-xsum")),
 }
@@ -431,6 +441,8 @@ def families_table(root: Path, base: Path) -> str:
 def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[str, Any]:
     """What the comparison says of one lesson, as values; `tested` names its scored splits, `scored` counts their rows."""
     results = inert(results)
+    if contender.part == "lab":
+        return _lab_entry(contender, lesson, results)
     page, data = headline(lesson, results), results["data"]
     entry = _headline_part(page, results)
     entry |= {"refusing": _refusing_part, "encoder": _encoder_part}[contender.part](results) if contender.part else {}
@@ -440,8 +452,20 @@ def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[
         "prints": [data[split]["fingerprint"] for split in entry["tested"]],
         "train_rows": sum(data[split]["rows"] for split in entry["trained_on"]),
         "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
-        "memory": max(results["peak_memory_mb"][phase] for phase in phases),
+        "memory": max(results["peak_memory_mb"][phase] for phase in phases), "page": "report.md",
     }
+
+
+def _lab_entry(contender: Contender, lab: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """The same of a lab: its `headline` table says what `save_results` and a template say of a lesson."""
+    (told,), data = results["tables"]["headline"], results["data"]
+    return {
+        "family": contender.family, "lesson": lab, "page": f"{lab.name.replace('-', '_')}.ipynb",
+        "title": told["title"], "results": results,
+        "metric": "f1", "score": told["f1"], "baseline": ("always refuse", told["always_refuse"]),
+        "tested": told["tested"], "scored": told["scored"], "prints": [data[split]["fingerprint"] for split in told["tested"]],
+        **{key: told[key] for key in ("train_rows", "model", "parameters", "trained", "minutes", "memory")},
+    }  # fmt: skip
 
 
 def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
@@ -466,9 +490,8 @@ def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
         raise CourseError(f"the SQuAD v2 table of {results['lesson']} has no row that is reported: name it in REPORTED_V2")
     return {
         "metric": "f1", "score": rows[system]["f1"], "baseline": (refuse["system"], refuse["f1"]["value"]),
-        "tested": ["squad_v2_validation" if "squad_v2_validation" in data else "validation"],
-        "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train", "train v2"),
-        "trained_on": [split for split in data if split.startswith("train") or split == "squad_v2_train"],
+        "tested": ["validation"], "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train",),
+        "trained_on": [split for split in data if split.startswith("train")],
     }
 
 
@@ -484,7 +507,7 @@ def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
 
 def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
     results, metric, (name, baseline) = entry["results"], entry["metric"], entry["baseline"]
-    report = link(entry["lesson"] / "report.md", base)
+    report = link(entry["lesson"] / entry["page"], base)
     return (
         f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, baseline)} ({name}) "
         f"| [{entry['title']}]({report}), {results['profile']} | {_without_owner(entry['model'])} "
@@ -527,7 +550,7 @@ def publish(address: str, root: Path = ROOT) -> list[Path]:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", address):
         raise CourseError(f"'{address}' is not a repository: write it as owner/name")
     old, changed = repository(root), []
-    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "task-*/*/*.ipynb")
+    places = ("pyproject.toml", "*.cff", "*.md", "task-*/**/*.md", "*.ipynb", "task-*/*/*.ipynb")
     for path in [path for place in places for path in root.glob(place)]:
         text = path.read_text(encoding="utf8")
         stamped = re.sub(rf"(?<![\w.-]){re.escape(old)}(?![\w-])", address, text)
@@ -585,29 +608,24 @@ def _old(path: Path) -> str:
     return path.read_text(encoding="utf8") if path.is_file() else ""
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     parser = argparse.ArgumentParser(prog="python -m shared.report", description="render reports and README tables")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a rendered file is stale")
     parser.add_argument("--memory", action="store_true", help="count the memory tables again (after a new torch or transformers)")
     parser.add_argument("--publish", metavar="OWNER/NAME", help="stamp the repository's address everywhere")
     options = parser.parse_args(argv)
-    runtime.print_anything()
-    try:
-        if options.publish:
-            print(f"stamped {options.publish} into {len(publish(options.publish))} files")
-        if options.memory:
-            print(f"memory tables: {len(write_memory())} changed")
-        if options.check:
-            stale = [path for path, text in rendered().items() if _old(path) != text]
-            for path in stale:
-                print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
-            return 1 if stale else 0
-        for path in write_pages():
-            print(f"rendered {path.relative_to(ROOT).as_posix()}")
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if options.publish:
+        print(f"stamped {options.publish} into {len(publish(options.publish))} files")
+    if options.memory:
+        print(f"memory tables: {len(write_memory())} changed")
+    if options.check:
+        stale = [path for path, text in rendered().items() if _old(path) != text]
+        for path in stale:
+            print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
+        return 1 if stale else 0
+    for path in write_pages():
+        print(f"rendered {path.relative_to(ROOT).as_posix()}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ alone: importing `datasets` in the server would cost every process a second.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -121,7 +122,8 @@ def _converted(name: str, source: Path, target: Path) -> Path:
     schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if source.suffix == ".parquet" and pq.read_schema(source).equals(schema) and _noted_features(pq.read_schema(source)) == features:
+        alike = source.suffix == ".parquet" and pq.read_schema(source).equals(schema)
+        if alike and "answers" not in features and _noted_features(pq.read_schema(source)) == features:
             return source
         with pq.ParquetWriter(target, schema) as writer:
             for table in _batches(source):
@@ -184,18 +186,37 @@ def _conform(table: Any, schema: Any, name: str, source: Path, start: int) -> An
         else:
             raise Missing(f"{where} lacks the column '{column}': it has {', '.join(table.column_names)}")
         try:
-            if names := kind.get("feature", kind).get("names"):
+            if column == "answers":
+                array = pa.array([squad_answers(value) for value in array.to_pylist()], schema.field(column).type)
+            elif names := kind.get("feature", kind).get("names"):
                 own = noted.get(column, {})
                 lowest = -1 if source.stem.startswith("test") else 0  # the Hub's rows without a label have -1
                 array = _labels(array, names, own.get("feature", own).get("names"), lowest, f"{where}: '{column}'", start)
             columns.append(array.cast(schema.field(column).type))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError):
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, AttributeError, TypeError):
             raise Missing(f"{where}: '{column}' is {array.type}, but the Hub's is {schema.field(column).type}: convert it") from None
     result = pa.Table.from_arrays(columns, schema=schema)
     for flat in result.flatten().itercolumns():
         if flat.null_count:
             raise Missing(f"{where}: row {start + flat.is_null().index(True).as_py()} lacks a value: fill it or leave the row out")
     return result
+
+
+def squad_answers(value: Any) -> dict[str, list]:
+    """A row's answers as the Hub has them, {'text': [...], 'answer_start': [...]}, from any form that public files have.
+
+    Two lists side by side; a list of {'text', 'answer_start'}; a single text with its start. No answer is written as empty lists, as
+    null, as null lists, or as an empty text at -1. A start that is missing is -1. Raises TypeError or AttributeError for anything else.
+    """
+    value = value or {}
+    if isinstance(value, dict):
+        texts, starts = value.get("text"), value.get("answer_start")
+        texts, starts = ([found] if isinstance(found, str | int) else found or [] for found in (texts, starts))
+    else:
+        texts, starts = ([one.get(key) for one in value] for key in ("text", "answer_start"))
+    pairs = [(text or "", -1 if start is None else start) for text, start in itertools.zip_longest(texts, starts)]
+    pairs = [(text, start) for text, start in pairs if text.strip() or start >= 0]
+    return {"text": [text for text, _ in pairs], "answer_start": [start for _, start in pairs]}
 
 
 def _labels(array: Any, names: list[str], own: list[str] | None, lowest: int, where: str, start: int) -> Any:

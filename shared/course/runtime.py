@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 PROFILES = ("tiny", "laptop", "colab", "paper")
 FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older lessons and commands
+ASIDE = ("resume", "push_to_hub", "report_to")  # settings that change nothing of what is trained
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ROOT = Path(__file__).resolve().parents[2]
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -68,6 +69,23 @@ def print_anything() -> None:
 def encodable(text: str) -> str:
     """The text with U+FFFD for every lone surrogate, which is no character and makes tokenizers fail; nothing else moves."""
     return text if text.isascii() else LONE_SURROGATE.sub("\ufffd", text)
+
+
+def command_line(main: Callable[[list[str] | None], int | None]) -> Callable[..., int]:
+    """`main` of a command: nothing returned is exit status 0, a CourseError is its one line and 2, an interrupt is 130."""
+
+    @functools.wraps(main)
+    def run(argv: list[str] | None = None) -> int:
+        print_anything()
+        try:
+            return main(argv) or 0
+        except CourseError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+
+    return run
 
 
 class CourseError(Exception):
@@ -531,11 +549,11 @@ def newest_run(lesson: str, everywhere: bool = False) -> RunFolder | None:
 def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     """Write down what a new run was started with; CourseError where a resumed one was started with something else.
 
-    Else its results would claim settings under which the first part of the training did not run.
+    Else its results would claim settings under which the first part of the training did not run. More epochs are no such claim: they are
+    noted as `epochs_before`, and the results say so.
     """
     note = run.path / "settings.json"
-    aside = ("resume", "push_to_hub", "report_to")  # may change from one part of a run to the next
-    values = {key: value for key, value in cfg.items() if key not in aside}
+    values = {key: value for key, value in cfg.items() if key not in ASIDE}
     now = json.loads(json.dumps({"lesson": cfg.lesson, "profile": cfg.profile} | values))
     if not (run.resumed and note.is_file()):  # a run folder made by hand has no note
         write_whole(note, json.dumps(now, indent=1, ensure_ascii=False))
@@ -543,6 +561,10 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     began = json.loads(note.read_text(encoding="utf8"))
     if _rows_a_step(began) == _rows_a_step(now):  # half the batch, accumulated twice, is the same training in less memory
         began |= {key: now[key] for key in ("batch_size", "accumulate") if key in now}
+    before = began.pop("epochs_before", [])
+    longer = not (run.path / "parts").is_dir() and began.get("epochs", 0) < now.get("epochs", 0)
+    if longer:
+        before, began = [*before, began["epochs"]], began | {"epochs": now["epochs"]}
     for key in [*began, *(key for key in now if key not in began)]:
         then, here = (values.get(key, "(none)") for values in (began, now))
         if then != here:
@@ -550,6 +572,9 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
                 f"cannot resume {run.name}: it was started with {key}={then}, and now {key} is {here}; give it the settings it began "
                 "with, or start a new run without resume"
             )
+    if longer:
+        write_whole(note, json.dumps(began | {"epochs_before": before}, indent=1, ensure_ascii=False))
+        print(f"NOTE: {before[-1]:g} epochs become {now['epochs']:g}; the learning rate goes on as a plan over all of them has it")
 
 
 def _rows_a_step(values: dict[str, Any]) -> int:

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def setup() -> None:
         import datasets
 
         datasets.config.USE_PARQUET_EXPORT = False  # a service that the stand-in has not got, and that would be looked up by name
+    if runtime.profile() == "laptop":
+        import_module("shared.course.pointer")  # a model that stands in for T5, or was saved by a lesson, is loaded by the Auto classes
     runtime.set_seed(0)
     runtime.say_where()
     print(_standing.text)
@@ -101,15 +104,16 @@ def _source(rows: Any) -> str:
 def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     """The `model` object of the results: id, the commit it was loaded from, its parameters and those that are trained.
 
-    A substitute is called one in its id, which reports and READMEs show, and under `stands_in_for`.
+    A substitute is called one in its id, which reports and READMEs show, and under `stands_in_for`. What it was taught before the
+    lesson (`shared.course.pretrain`) is under `pretraining`.
     """
     from huggingface_hub import try_to_load_from_cache
 
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
     cached = None if Path(cfg.model).is_dir() else try_to_load_from_cache(cfg.model, "config.json")
-    meant = cfg.stands_in_for.get("model")
-    return ({"stands_in_for": meant} if meant else {}) | {
+    meant, taught = cfg.stands_in_for.get("model"), getattr(model.config, "pretraining", None)
+    return ({"stands_in_for": meant} if meant else {}) | ({"pretraining": taught} if taught else {}) | {
         "id": cfg.model + kind + (f", stands in for {meant}" if meant else ""),
         "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown",  # as the cache names the commit's folder
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -183,11 +187,12 @@ def _took(run: RunFolder) -> dict[str, Any]:
     found = [json.loads(clock.read_text(encoding="utf8")) for clock in clocks if clock.is_file()]
     timed = {key: round(sum(one.get(key, 0) for one in found), 2) for key in ("steps", "of", "seconds", "evaluate")}
     timed["peak_memory_mb"] = max((one.get("peak_memory_mb", 0.0) for one in found), default=0.0)
-    evaluate = timed.pop("evaluate")
+    evaluate, note = timed.pop("evaluate"), run.path / "settings.json"
+    before = json.loads(note.read_text(encoding="utf8")).get("epochs_before", []) if note.is_file() else []
     return {
         "seconds": {"train": timed["seconds"], "evaluate": evaluate},
         "peak_memory_mb": {"train": timed["peak_memory_mb"]},
-        "tables": {"timed": [timed]} if run.resumed else {},
+        "tables": ({"timed": [timed]} if run.resumed else {}) | ({"longer": [{"epochs": epochs} for epochs in before]} if before else {}),
     }
 
 

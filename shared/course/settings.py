@@ -4,8 +4,13 @@ A notebook shows one set of values, those for a Colab T4. `profiles.toml` beside
 that differ, and `--set key=value` (COURSE_SET) overrides both:
 
     [laptop]
-    model = "sentence-transformers/all-MiniLM-L6-v2"
+    model = "google-t5/t5-small"
     train_rows = 4_000
+
+    [offline]
+    model = "course/minilm-pointer"
+
+What stands under [offline] holds in laptop where the Hub does not answer, for models that are in no package.
 """
 
 from __future__ import annotations
@@ -17,13 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.course import runtime
+from shared.course import runtime, standin, substitutes
 from shared.course.runtime import ROOT, CourseError, parse_overrides, unknown
 
-FILE = "profiles.toml"
+FILE, OFFLINE = "profiles.toml", "offline"
 COMMON = {"seed": 0, "resume": "", "push_to_hub": "", "report_to": "none"}  # every lesson has them; a notebook need not write them down
-ASIDE = ("resume", "push_to_hub", "report_to")  # those that change nothing of what is trained
-SUBSTITUTE = "course/"  # the owner of a model that stands in for one that cannot be had, named in a profile alone
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Settings(Mapping):
     @property
     def stands_in_for(self) -> dict[str, str]:
         """{key: the notebook's model} for the models that stand in for one that cannot be had."""
-        return {key: old for key, (old, new, _) in self.changed.items() if str(new).startswith(SUBSTITUTE)}
+        return {key: old for key, (old, new, _) in self.changed.items() if str(new).startswith(substitutes.OWNER)}
 
     def __getattr__(self, key: str) -> Any:
         settings = self.__dict__.get("settings", {})  # still empty while a copy is being made
@@ -68,13 +71,11 @@ def settings(lesson: str, **values: Any) -> Settings:
     Raises CourseError, in one line, for an unknown profile or key, in `profiles.toml` or --set, and a value of another type.
     """
     columns = values.pop("columns", {})
-    written, profile = COMMON | values | columns, runtime.profile()
-    layers = [(f"profile {profile}", _profile_values(ROOT / lesson / FILE, profile, written))]
-    told = parse_overrides(os.environ.get("COURSE_SET", ""))
-    for key in told:
-        if key not in written:
-            raise unknown(f"--set key of {lesson}", key, list(written))
-    overrides = {key: _read(key, text, written[key]) for key, text in told.items()}
+    written, profile, file = COMMON | values | columns, runtime.profile(), ROOT / lesson / FILE
+    layers = [(f"profile {profile}", _profile_values(file, profile, written))]
+    if profile == "laptop" and standin.kind_of_models() == "packaged":
+        layers.append(("the Hub's absence", _profile_values(file, OFFLINE, written)))
+    overrides = overridden(lesson, written, os.environ.get("COURSE_SET", ""))
     layers.append(("--set", overrides))
     found, changed = dict(written), {}
     for who, layer in layers:
@@ -85,6 +86,8 @@ def settings(lesson: str, **values: Any) -> Settings:
     found |= {"columns": {key: found[key] for key in columns}} if columns else {}
     cfg = Settings(lesson, profile, found, overrides, changed)
     _print(cfg)
+    for key in cfg.stands_in_for:
+        substitutes.check(cfg[key], standin.kind_of_models())
     if runtime.is_main_process():
         _check(cfg)
     return cfg
@@ -104,8 +107,17 @@ def _check(cfg: Settings) -> None:
         tracking.check(cfg.report_to)
 
 
+def overridden(lesson: str, written: dict[str, Any], text: str) -> dict[str, Any]:
+    """The values in "key=value key=value", each as the type of the written one. Raises CourseError for unknown keys and other types."""
+    told = parse_overrides(text)
+    for key in told:
+        if key not in written:
+            raise unknown(f"--set key of {lesson}", key, list(written))
+    return {key: _read(key, value, written[key]) for key, value in told.items()}
+
+
 def _profile_values(path: Path, profile: str, written: dict[str, Any]) -> dict[str, Any]:
-    """What the file says for this profile; nothing for colab, whose values the notebook has."""
+    """What the file says for this profile, or `OFFLINE`; nothing for colab, whose values the notebook has."""
     place = f"{path.parent.name}/{path.name}"
     try:
         content = tomllib.loads(path.read_text(encoding="utf8"))
@@ -113,9 +125,10 @@ def _profile_values(path: Path, profile: str, written: dict[str, Any]) -> dict[s
         raise CourseError(f"{place} is missing: it says what the profiles change of the notebook's settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CourseError(f"{place} cannot be read ({error}): correct it") from None
+    known = [*(name for name in runtime.PROFILES if name != "colab"), OFFLINE]
     for name, values in content.items():
-        if name not in runtime.PROFILES or name == "colab":
-            raise unknown(f"profile in {place}", name, [known for known in runtime.PROFILES if known != "colab"])
+        if name not in known:
+            raise unknown(f"profile in {place}", name, known)
         for key in values:
             if key not in written:
                 raise unknown(f"key of [{name}] in {place}", key, list(written))

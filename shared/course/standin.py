@@ -127,6 +127,11 @@ def _joined(wanted: list[str]) -> Standing | None:
     return Standing(wanted, told["text"], told["rows"], told["models"], address)
 
 
+def kind_of_models() -> str:
+    """Where this process's models come from, "twins", "packaged" or "hub"; "" before the course's setup."""
+    return _standing.models if _standing else ""
+
+
 def describe(address: str) -> dict[str, Any]:
     """What the stand-in at this address says of itself; {} where none answers."""
     connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=5)  # never through a proxy
@@ -367,7 +372,7 @@ class Hub:
 
     def repository(self, kind: str, name: str) -> Repository | None:
         """What is served under this id, made on the first call; None where the Hub itself is to be asked. Raises Missing."""
-        from shared.course import rows, twins
+        from shared.course import rows, substitutes, twins
 
         if (self.models if kind == "models" else self.rows) == "hub":
             return None
@@ -379,7 +384,8 @@ class Hub:
                     if kind == "datasets":
                         files = rows.files(name, self.rows, self.work / "rows")
                     else:
-                        folder = twins.folder(name, self.models)
+                        stands_in = self.models == "packaged" and name.startswith(substitutes.OWNER)
+                        folder = substitutes.folder(name, self.rows) if stands_in else twins.folder(name, self.models)
                         files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
                 except Absent:
                     if self.models == "hub":  # the folder does not have it, the Hub may

@@ -172,7 +172,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Without the library's progress bars and advice: making a model is not the reader's doing."""
     from transformers.utils import logging
 
@@ -191,7 +191,7 @@ def _make_twin(spec: Twin, folder: Path) -> None:
     import torch
     import transformers
 
-    with _quiet(), torch.random.fork_rng(devices=[]):
+    with quietly(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(SEED)  # the CPU's alone
         tokenizer = _marian_tokenizer(folder) if spec.tokenizer == "MarianTokenizer" else _tokenizer(spec)
         tokenizer.model_max_length = spec.positions or tokenizer.model_max_length
@@ -416,7 +416,7 @@ def _convert(file: Path, folder: Path) -> None:
     source = {"gguf_file": file.name, "local_files_only": True}
     # newer versions may leave the weights packed unless told otherwise
     dense = {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
-    with _quiet(), torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):  # one bar cannot be switched off
+    with quietly(), torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):  # one bar cannot be switched off
         tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **source)
         read = transformers.AutoModelForCausalLM.from_pretrained(file.parent, dtype=torch.bfloat16, **dense, **source)
         # the library leaves out the splitting of digits that the file asks for by a name, "smollm"

@@ -17,8 +17,8 @@ from typing import Any
 
 from shared.course import report, runtime, standin
 from shared.course.rows import DATA_SETS
-from shared.course.runtime import ROOT, CourseError, RunFolder, first_line, write_whole
-from shared.course.settings import ASIDE, SUBSTITUTE
+from shared.course.runtime import ASIDE, ROOT, CourseError, RunFolder, first_line, write_whole
+from shared.course.substitutes import OWNER
 
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 LEFT_OUT = ["training_args.bin", "checkpoint-*"]  # a pickle that names folders of this machine
@@ -136,7 +136,7 @@ def base_of(folder: Path, results: dict[str, Any]) -> str:
     """The Hub's id of the model that was fine-tuned, an adapter's as its configuration names it; "" where it is not on the Hub."""
     adapter = folder / "adapter_config.json"
     base = _read(adapter)["base_model_name_or_path"] if adapter.is_file() else results["config"]["model"]
-    return base if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not base.startswith(SUBSTITUTE) and not Path(base).exists() else ""
+    return base if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) and not base.startswith(OWNER) and not Path(base).exists() else ""
 
 
 def card(folder: Path, results: dict[str, Any], name: str) -> str:
@@ -181,21 +181,16 @@ def _header(folder: Path, results: dict[str, Any], name: str, tested: str) -> st
     ).to_yaml()  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> int:
+@runtime.command_line
+def main(argv: list[str] | None = None) -> int | None:
     arguments = sys.argv[1:] if argv is None else argv
-    runtime.print_anything()
-    try:
-        if len(arguments) != 2:
-            raise CourseError("write it as: python -m shared.course.upload RUN owner/name")
-        run = RunFolder(next((path for path in (Path(arguments[0]), runtime.outputs_root() / arguments[0]) if path.is_dir()), Path()))
-        if not (run.path / "results.json").is_file():
-            raise CourseError(f"there is no run '{arguments[0]}' with results: `ls {runtime.outputs_root().name}` shows the runs there are")
-        check(arguments[1])
-        upload(run, _read(run.path / "results.json"), arguments[1])
-    except CourseError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if len(arguments) != 2:
+        raise CourseError("write it as: python -m shared.course.upload RUN owner/name")
+    run = RunFolder(next((path for path in (Path(arguments[0]), runtime.outputs_root() / arguments[0]) if path.is_dir()), Path()))
+    if not (run.path / "results.json").is_file():
+        raise CourseError(f"there is no run '{arguments[0]}' with results: `ls {runtime.outputs_root().name}` shows the runs there are")
+    check(arguments[1])
+    upload(run, _read(run.path / "results.json"), arguments[1])
 
 
 if __name__ == "__main__":

@@ -89,6 +89,18 @@ def hold_out(dataset: Dataset, n: int, seed: int = 0, label: str | None = None, 
     return dataset.select(np.setdiff1d(np.arange(len(dataset)), held)), dataset.select(held)
 
 
+def leave_out(dataset: Dataset, column: str, names: str) -> Dataset:
+    """The rows whose value in `column` is not among `names`, which are separated by semicolons, as titles have commas; "" names none.
+
+    Raises CourseError for a name that no row has.
+    """
+    wanted = {name.strip() for name in names.split(";") if name.strip()}
+    if unknown_names := wanted - set(dataset[column]):
+        named = "; ".join(sorted(unknown_names))
+        raise CourseError(f"no row has the {column} '{named}': names are separated by semicolons, and set(rows['{column}']) shows them all")
+    return dataset.select([row for row, name in enumerate(dataset[column]) if name not in wanted]) if wanted else dataset
+
+
 def _whole_groups(values: list[str], n: int, seed: int) -> np.ndarray:
     """Row numbers of randomly drawn groups of equal values, as many groups as `n` rows need."""
     groups, member = np.unique(np.asarray(values, dtype=object), return_inverse=True)

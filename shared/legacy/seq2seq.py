@@ -25,9 +25,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from shared.course.pointer import PointerEncoderDecoder
 from shared.course.runtime import CourseError, device, unknown
 from shared.legacy import models
-from shared.legacy.pointer import PointerEncoderDecoder, copies
 
 # said at every loss of an EncoderDecoderModel, whoever made its decoder inputs
 warnings.filterwarnings("ignore", message="Version v4.12.0 introduces a better way to train encoder-decoder")
@@ -84,7 +84,7 @@ def load_seq2seq(
         name: a key of SEQ2SEQ, or any encoder–decoder's Hub id (pre-trained only).
         weights: "pretrained" from the Hub; "random" for the tiny twin, or for "t5-scratch" a small T5. "minilm2minilm" is a MiniLM
             encoder and a decoder started from its lowest layers, with random cross-attention (Rothe, Narayan, Severyn 2020, arXiv
-            1907.12461), "minilm2minilm-copy" the same with a pointer (`shared.legacy.pointer`); with "random" their tiny twins.
+            1907.12461), "minilm2minilm-copy" the same with a pointer (`shared.course.pointer`); with "random" their tiny twins.
         tokenizer_texts, vocabulary: what a random T5's or BART's byte-level BPE is trained on, and its size.
         max_length: positions of a random model that has a limit.
         dropout: one probability for all layers; None keeps the model's own.
@@ -119,8 +119,7 @@ def load_saved(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (folder / "config.json").is_file():
         raise CourseError(f"{folder} holds no saved model: run the lesson's saving cell first")
     config = AutoConfig.from_pretrained(folder)
-    warm = PointerEncoderDecoder if copies(config) else EncoderDecoderModel
-    architecture = warm if config.model_type == "encoder-decoder" else AutoModelForSeq2SeqLM
+    architecture = EncoderDecoderModel if config.model_type == "encoder-decoder" else AutoModelForSeq2SeqLM
     return architecture.from_pretrained(folder, dtype=torch.float32).to(device()).eval(), AutoTokenizer.from_pretrained(folder)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from shared.metrics.intervals import RESAMPLES, Metric, cluster_weights, interval, mean_difference, resample_weights, wilson
+from shared.metrics.intervals import RESAMPLES, Metric, cluster_weights, interval, mean_difference, means, resample_weights, wilson
 from shared.metrics.labels import (
     accuracy,
     accuracy_by_bucket,
@@ -96,6 +96,7 @@ __all__ = [
     "mean_by_bucket",
     "mean_difference",
     "mean_of_known",
+    "means",
     "meteor_without_synonyms",
     "multilabel_f1",
     "multilabel_scores",

@@ -18,9 +18,21 @@ RESAMPLES = 1_000
 Metric = dict[str, float]  # {'value', 'low', 'high'}
 
 
-def interval(value: float, samples: np.ndarray, level: float = 0.95) -> Metric:
-    """{'value', 'low', 'high'}: a figure with its percentile interval."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+def interval(value: float, samples: np.ndarray, rows: int = 0, lowest: float = 0.0, highest: float = 1.0) -> Metric:
+    """{'value', 'low', 'high'}: a figure with its 95 % percentile interval.
+
+    Rows that are all right are all right in every resample too, so the percentiles of a perfect score have no width, as if five
+    right rows were proof. There the interval allows for other rows, for a share of them as large as Wilson's: 3.84 / (rows + 3.84).
+
+    Args:
+        samples: the same figure of each resample [resamples].
+        rows: how many rows, or groups of rows, were drawn independently; 0 leaves the percentiles as they are.
+        lowest, highest: the limits of the figure; a difference of two shares can be as low as -1.
+    """
+    low, high = np.quantile(samples, [0.025, 0.975])
+    if rows and np.ptp(samples) < 1e-6:
+        other = 1 - wilson(rows, rows)["low"]
+        low, high = value - other * (value - lowest), value + other * (highest - value)
     return {"value": float(value), "low": float(low), "high": float(high)}
 
 
@@ -75,18 +87,26 @@ def cluster_weights(groups: Sequence | np.ndarray, resamples: int = RESAMPLES, s
     Raises CourseError for no rows, and where all are of one group.
     """
     some_rows(len(groups))
-    _, member = np.unique(np.asarray(groups), return_inverse=True)
-    number = int(member.max()) + 1
+    names = groups.tolist() if isinstance(groups, np.ndarray) else list(groups)  # an array of long texts would be as wide as the longest
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    member, number = np.array([places[name] for name in names]), len(places)
     if number == 1:
         raise CourseError(f"all {len(member)} rows are of one group, which says nothing about other groups: score rows of several")
     return resample_weights(number, resamples, seed)[:, member], number
 
 
-def means(rows: dict[str, np.ndarray], weights: np.ndarray) -> dict[str, Metric]:
-    """The mean of every column with its interval; a resample in which no row was drawn has no mean."""
+def means(rows: dict[str, np.ndarray], weights: np.ndarray, lowest: float = 0.0, highest: float = 1.0) -> dict[str, Metric]:
+    """The mean of every column with its interval; a resample in which no row was drawn has no mean.
+
+    Args:
+        rows: scores [rows] by name.
+        weights: how often each row was drawn [resamples, rows]; rows that are drawn together have the same column.
+        lowest, highest: as in `interval`.
+    """
     values, total = np.stack(list(rows.values()), axis=1), weights.sum(1)
     drawn = (weights @ values)[total > 0] / total[total > 0, None]
-    return {name: interval(values[:, k].mean(), drawn[:, k]) for k, name in enumerate(rows)}
+    groups = np.unique(weights, axis=1).shape[1] if (np.ptp(values, axis=0) == 0).any() else 0
+    return {name: interval(values[:, k].mean(), drawn[:, k], groups, lowest, highest) for k, name in enumerate(rows)}
 
 
 def mean_difference(first: np.ndarray, second: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> Metric:
@@ -100,4 +120,4 @@ def mean_difference(first: np.ndarray, second: np.ndarray, resamples: int = RESA
     if np.shape(first) != np.shape(second):
         raise CourseError(f"{np.size(first)} scores against {np.size(second)}: a paired difference needs both on the same rows")
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return means({"difference": difference}, resample_weights(len(difference), resamples, seed))["difference"]
+    return means({"difference": difference}, resample_weights(len(difference), resamples, seed), lowest=-1.0)["difference"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, some_rows, wilson
+from shared.metrics.intervals import RESAMPLES, Metric, interval, means, resample_weights, some_rows, wilson
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -102,7 +102,8 @@ def classification_scores(confusion: np.ndarray, resamples: int = RESAMPLES, see
     drawn = bootstrap_confusions(confusion, resamples, seed)
     scores = {"accuracy": wilson(np.trace(confusion), confusion.sum())}
     measures: dict[str, Callable] = {"macro_f1": macro_f1, "weighted_f1": weighted_f1}
-    return scores | {name: interval(measure(confusion), measure(drawn)) for name, measure in measures.items()}
+    rows = int(confusion.sum())
+    return scores | {name: interval(measure(confusion), measure(drawn), rows) for name, measure in measures.items()}
 
 
 def class_table(confusion: np.ndarray, names: list[str], resamples: int = RESAMPLES, seed: int = 0) -> list[dict]:
@@ -116,16 +117,17 @@ def class_table(confusion: np.ndarray, names: list[str], resamples: int = RESAMP
     return [
         {
             "class": name,
-            "precision": _share(hits[i], predicted[i]),
-            "recall": _share(hits[i], support[i]),
-            "f1": interval(scores["f1"][i], drawn["f1"][:, i]),
+            "precision": share_of(hits[i], predicted[i]),
+            "recall": share_of(hits[i], support[i]),
+            "f1": interval(scores["f1"][i], drawn["f1"][:, i], int(predicted[i] + support[i] - hits[i])),
             "support": int(support[i]),
         }
         for i, name in enumerate(names)
     ]
 
 
-def _share(hits: int, rows: int) -> Metric:
+def share_of(hits: int, rows: int) -> Metric:
+    """The share hits / rows with Wilson's interval; 0 [0, 1] where there are no rows."""
     return wilson(hits, rows) if rows else {"value": 0.0, "low": 0.0, "high": 1.0}
 
 
@@ -154,7 +156,7 @@ def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles
         bucket, titles: as in `accuracy_by_bucket`.
     """
     def drawn(inside: np.ndarray) -> Metric:
-        return interval(inside.mean(), resample_weights(len(inside), seed=seed) @ inside / len(inside))
+        return means({"mean": inside}, resample_weights(len(inside), seed=seed))["mean"]
 
     return _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn, titles)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.course.runtime import CourseError
 from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, some_rows, wilson
-from shared.metrics.labels import ratio, sigmoid
+from shared.metrics.labels import ratio, share_of, sigmoid
 
 
 def apply_thresholds(probabilities: np.ndarray, thresholds: float | np.ndarray) -> np.ndarray:
@@ -83,25 +83,25 @@ def hamming_loss(gold: np.ndarray, predicted: np.ndarray) -> float:
 def multilabel_scores(
     gold: np.ndarray, predicted: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[dict[str, Metric], list[dict]]:
-    """Micro-, macro-, weighted F1 and subset accuracy with 95 % intervals (the accuracy's is Wilson's), and one table row per label.
+    """Micro-, macro-, weighted F1 and subset accuracy with 95 % intervals, and one table row per label.
 
-    The bootstrap draws rows. Since all counts are sums over rows, a thousand resamples are one matrix product of the
-    draws [resamples, rows] with the row's contributions [rows, 3 x labels].
+    Accuracy, precision and recall are shares and get Wilson's interval, F1 that of a bootstrap that draws rows. Since all counts
+    are sums over rows, a thousand resamples are one matrix product of the draws [resamples, rows] with the row's contributions
+    [rows, 3 x labels].
 
     Returns ({name: {'value', 'low', 'high'}}, [{'precision', 'recall', 'f1': {...}, 'support'}]). Raises CourseError for no rows.
     """
     weights = resample_weights(len(gold), resamples, seed)
     counts, drawn = label_counts(gold, predicted), label_counts(gold, predicted, weights)
     values, samples = multilabel_f1(counts), multilabel_f1(drawn)
-    scores = {name: interval(values[name], samples[name]) for name in values}
+    scores = {name: interval(values[name], samples[name], len(gold)) for name in values}
     exact = (np.asarray(gold, bool) == np.asarray(predicted, bool)).all(-1)
     scores["accuracy"] = wilson(exact.sum(), len(exact))
-    per_label, per_label_drawn = label_scores(counts), label_scores(drawn)
-    rows = [
-        {key: interval(per_label[key][i], per_label_drawn[key][:, i]) for key in ("precision", "recall", "f1")}
-        | {"support": int(per_label["support"][i])}
-        for i in range(np.shape(gold)[1])
-    ]
+    f1, drawn_f1 = label_scores(counts)["f1"], label_scores(drawn)["f1"]
+    rows = []
+    for i, (hits, named, support) in enumerate(zip(counts["hits"], counts["predicted"], counts["support"], strict=True)):
+        score = interval(f1[i], drawn_f1[:, i], int(named + support - hits))
+        rows.append({"precision": share_of(hits, named), "recall": share_of(hits, support), "f1": score, "support": int(support)})
     return scores, rows
 
 

@@ -58,7 +58,7 @@ def squad_rows(predictions: Sequence[str], answers: Sequence[Sequence[str]], ver
 
 def squad_v1(predictions: Sequence[str], answers: Sequence[Sequence[str]], resamples: int = RESAMPLES, seed: int = 0) -> TextScores:
     """Exact match and F1 of SQuAD 1.1, as fractions. Arguments and errors as in `squad_rows`."""
-    return mean_scores(predictions, squad_rows(predictions, answers), resamples, seed, "SQuAD 1.1")
+    return mean_scores(predictions, squad_rows(predictions, answers), resamples, seed, "SQuAD 1.1", highest=1.0)
 
 
 def squad_v2(
@@ -106,7 +106,7 @@ def refusing(
 
 
 def _has_answer(answers: Sequence[Sequence[str]]) -> np.ndarray:
-    return np.array([len(texts or ()) > 0 for texts in answers])
+    return np.array([any(text.strip() for text in texts or ()) for texts in answers])  # some files write [""] for none
 
 
 def _null_scores(scores: Sequence[float], rows: int) -> np.ndarray:

@@ -68,9 +68,11 @@ def counted(predictions: Sequence[str], **more: int) -> dict[str, int]:
     return {"rows": len(predictions), "empty_predictions": sum(not text.strip() for text in predictions)} | more
 
 
-def mean_scores(predictions: Sequence[str], rows: dict[str, np.ndarray], resamples: int, seed: int, signature: str) -> TextScores:
+def mean_scores(
+    predictions: Sequence[str], rows: dict[str, np.ndarray], resamples: int, seed: int, signature: str, highest: float = 100.0
+) -> TextScores:
     """Where the corpus figure is the mean over the rows."""
-    found = means(rows, resample_weights(len(predictions), resamples, seed))
+    found = means(rows, resample_weights(len(predictions), resamples, seed), highest=highest)
     return TextScores(found, rows, counted(predictions), signature=signature)
 
 
@@ -175,7 +177,7 @@ def corpus_statistics(metric: Any, predictions: Sequence[str], references: Refer
 def _corpus_score(metric: Any, statistics: np.ndarray, formula: Callable, resamples: int, seed: int) -> Metric:
     """sacrebleu's own figure of the summed counts; the interval is by `formula`, the same for many sums at once."""
     value = metric._compute_score_from_stats(statistics.sum(0).tolist()).score
-    return interval(value, formula(resample_weights(len(statistics), resamples, seed) @ statistics))
+    return interval(value, formula(resample_weights(len(statistics), resamples, seed) @ statistics), len(statistics), highest=100.0)
 
 
 def _bleu(statistics: np.ndarray) -> np.ndarray:

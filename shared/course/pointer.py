@@ -1,7 +1,11 @@
-"""An encoder–decoder that can copy: the pointer-generator network on top of two BERTs.
+"""An encoder–decoder that can copy: the pointer-generator network on top of two BERTs, known to the library's Auto classes.
 
 A plain encoder–decoder has to learn, from random cross-attention, to find a token in the source and then to name it out of
 the whole vocabulary. Here naming is built in, and only finding is left to learn. Knows nothing of data sets.
+
+Importing this module registers the class, so that `AutoModelForSeq2SeqLM.from_pretrained` loads one; in profile laptop the
+course's setup does so. Its tokenizer opens every text with [CLS], so the labels begin with [CLS] and the decoder starts from
+[SEP], as BART's does.
 """
 
 from __future__ import annotations
@@ -10,10 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import EncoderDecoderConfig, EncoderDecoderModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, EncoderDecoderConfig, EncoderDecoderModel, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
-_LEAST = 1e-10  # added to every probability: the logarithm of a token that is neither likely nor in the source
+LEAST = 1e-10  # added to every probability: the logarithm of a token that is neither likely nor in the source
+
+
+class PointerConfig(EncoderDecoderConfig):
+    """An EncoderDecoderConfig of its own type. `pretraining` notes what `shared.course.pretrain` taught the model."""
+
+    model_type = "pointer-encoder-decoder"
+    pretraining: dict | None = None
 
 
 class Pointer(nn.Module):
@@ -33,7 +44,7 @@ class Pointer(nn.Module):
         self.gate = nn.Linear(2 * size, 1)
 
     def attention(self, states: Tensor, encoded: Tensor, source: Tensor, mask: Tensor, written: Tensor) -> Tensor:
-        """Shares of the source's places, [batch, target, source], each row summing to one.
+        """Shares of the source's places, float32 [batch, target, source], each row summing to one.
 
         Args:
             states: [batch, target, size], the decoder's. encoded: [batch, source, size], the encoder's.
@@ -42,40 +53,65 @@ class Pointer(nn.Module):
         """
         scores = self.query(states) @ self.key(encoded).transpose(1, 2) / encoded.shape[-1] ** 0.5
         before = source.roll(1, dims=1)
-        before[:, :2] = -1  # nothing stands before the opening token, and that one is also what a BERT decoder starts from
-        scores = scores + self.follow * (written[:, :, None] == before[:, None, :])
+        before[:, :2] = -1  # nothing stands before the opening token; a target opens with it too, and that is no sign of copying
+        scores = scores.float() + self.follow.float() * (written[:, :, None] == before[:, None, :])
         return scores.masked_fill(mask[:, None, :] == 0, torch.finfo(scores.dtype).min).softmax(-1)
+
+    def weigh(self, states: Tensor, encoded: Tensor, source: Tensor, mask: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
+        """The shares of `attention`, whose arguments it takes, and the decoder's own part in the mixture, float32 [batch, target, 1]."""
+        shares = self.attention(states, encoded, source, mask, written)
+        pointed_at = shares.to(encoded.dtype) @ encoded
+        return shares, self.gate(torch.cat([states, pointed_at], dim=-1)).float().sigmoid()
 
     def forward(self, logits: Tensor, states: Tensor, encoded: Tensor, source: Tensor, mask: Tensor, written: Tensor) -> Tensor:
         """Log-probabilities of the next token, [batch, target, vocabulary], from the decoder's `logits` of that shape.
 
         The other arguments are those of `attention`. Half precision is left here: probabilities are added up.
         """
-        shares = self.attention(states, encoded, source, mask, written).float()
-        pointed_at = shares.to(encoded.dtype) @ encoded
-        gate = self.gate(torch.cat([states, pointed_at], dim=-1)).float().sigmoid()
-        mixed = gate * logits.float().softmax(-1)
-        places = source[:, None, :].expand(-1, shares.shape[1], -1)
-        return mixed.scatter_add(-1, places, (1 - gate) * shares).add(_LEAST).log()
+        shares, gate = self.weigh(states, encoded, source, mask, written)
+        places = source[:, None, :].expand_as(shares)
+        return (gate * logits.float().softmax(-1)).scatter_add(-1, places, (1 - gate) * shares).add(LEAST).log()
+
+    def loss(self, labels: Tensor, logits: Tensor, *others: Tensor) -> Tensor:
+        """The mean of -log P over the labels that are not -100, [batch, target]; the rest as in `forward`.
+
+        What `forward` gives for the labels alone: the mixture is computed for no token that is not asked for, which saves most of its
+        memory and time where the vocabulary is large.
+        """
+        shares, gate = self.weigh(*others)
+        source, counted, wanted = others[2], labels != -100, labels.clamp(min=0)
+        copied = (shares * (source[:, None, :] == wanted[:, :, None])).sum(-1)
+        surprise = nn.functional.cross_entropy(logits.float().flatten(0, 1), wanted.flatten(), reduction="none")
+        own = (-surprise).exp().view_as(wanted)
+        likely = gate[:, :, 0] * own + (1 - gate[:, :, 0]) * copied
+        return -((likely + LEAST).log() * counted).sum() / counted.sum()
 
 
 class PointerEncoderDecoder(EncoderDecoderModel):
-    """An EncoderDecoderModel whose `logits` are the log-probabilities of a `Pointer`, for training and `generate` alike.
+    """An EncoderDecoderModel whose `logits` are the log-probabilities of a `Pointer`, for evaluation and `generate` alike.
 
-    Takes what EncoderDecoderModel takes. Encoder and decoder share a vocabulary and a hidden size; else ValueError.
+    Takes what EncoderDecoderModel takes. Encoder and decoder share a vocabulary and a hidden size; else ValueError. In training
+    a model that is given labels returns the loss and no logits.
     """
+
+    config: PointerConfig
+    config_class = PointerConfig
+    accepts_loss_kwargs = False  # the loss is a mean over the batch, so the Trainer divides it where it accumulates
 
     def __init__(
         self,
-        config: EncoderDecoderConfig | None = None,
+        config: PointerConfig | None = None,
         encoder: PreTrainedModel | None = None,
         decoder: PreTrainedModel | None = None,
     ) -> None:
+        if config is None and encoder is not None and decoder is not None:
+            config = PointerConfig.from_encoder_decoder_configs(encoder.config, decoder.config)
         super().__init__(config, encoder, decoder)
         read, write = self.config.encoder, self.config.decoder
         if (read.vocab_size, read.hidden_size) != (write.vocab_size, write.hidden_size):
             raise ValueError("a copying model reads and writes the same vocabulary, in states of the same size")
-        self.config.architectures = [type(self).__name__]  # by which `copies` knows a saved one
+        if getattr(self.encoder, "pooler", None) is not None:
+            self.encoder.pooler = None  # nobody reads it, and weights without a gradient stop a training of several processes
         self.pointer = Pointer(write.hidden_size)
 
     def forward(
@@ -96,11 +132,9 @@ class PointerEncoderDecoder(EncoderDecoderModel):
         out = super().forward(
             input_ids=input_ids, attention_mask=mask, decoder_input_ids=decoder_input_ids, output_hidden_states=True, **others
         )
-        states, encoded = out.decoder_hidden_states[-1], out.encoder_last_hidden_state
-        logits = self.pointer(out.logits, states, encoded, source, mask, decoder_input_ids)
-        loss = None
-        if labels is not None:
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+        read = (out.logits, out.decoder_hidden_states[-1], out.encoder_last_hidden_state, source, mask, decoder_input_ids)
+        loss = None if labels is None else self.pointer.loss(labels, *read)
+        logits = None if self.training and labels is not None else self.pointer(*read)
         hidden = {} if wanted else {"decoder_hidden_states": None, "encoder_hidden_states": None}  # else a Trainer would gather them
         return Seq2SeqLMOutput(**(dict(out) | {"loss": loss, "logits": logits} | hidden))
 
@@ -110,6 +144,5 @@ class PointerEncoderDecoder(EncoderDecoderModel):
         return super().generate(inputs, decoder_source_ids=source, **others)  # `generate` keeps what begins with decoder_ from the encoder
 
 
-def copies(config: PreTrainedConfig) -> bool:
-    """Whether a configuration is a PointerEncoderDecoder's, which the library's Auto classes do not know."""
-    return PointerEncoderDecoder.__name__ in (config.architectures or [])
+AutoConfig.register(PointerConfig.model_type, PointerConfig, exist_ok=True)
+AutoModelForSeq2SeqLM.register(PointerConfig, PointerEncoderDecoder, exist_ok=True)

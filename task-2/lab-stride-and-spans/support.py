@@ -1,8 +1,8 @@
-"""How well a paragraph supports an answer, without a neural model, and a regression that weighs it with a reader's own doubt.
+"""The signs that a question has no answer, the reader's own and the text's, and a regression that weighs them: this lab's calibrator.
 
 A reader's null odds say how sure it is. Which of the question's words stand where it found its answer says something else, so
-both together refuse better than a threshold on the odds alone: a calibrator (Kamath, Jia, Liang 2020, Selective Question
-Answering under Domain Shift, arXiv 2006.09462; the features are this course's own). English only: words and stemmer are.
+both together may refuse better than a threshold on the odds alone (Kamath, Jia, Liang 2020, Selective Question Answering under
+Domain Shift, arXiv 2006.09462; the features are this course's own). English only: words and stemmer are.
 """
 
 from __future__ import annotations
@@ -11,13 +11,25 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from shared import metrics
 from shared.course.runtime import CourseError
 from shared.metrics.text import checkable, porter_stemmer, split_sentences, unsupported
 
+if TYPE_CHECKING:
+    from shared.qa import Answers
+
+READER = (
+    "null odds",
+    "score of the answer",
+    "probability of the answer",  # among the n best
+    "null odds before",  # of the reader that has not learned to refuse yet; so are the next two
+    "probability before",
+    "same answer before",  # F1 of the two answers
+)
 FEATURES = (
     "words in the answer's sentence",  # share of the question's words, each weighted by how rare it is; so are the next three
     "words there or in the sentence before",
@@ -128,6 +140,21 @@ def _sentence_at(context: str, sentences: list[str], position: int) -> int:
             break
         place, after = number, begins + len(sentence)
     return place
+
+
+def reader_signs(before: Answers, after: Answers) -> np.ndarray:
+    """[questions, READER] float64: what a reader says of its own answer, before and after it has learned to refuse."""
+    widest = 100.0  # a question without any span has odds beyond all scales
+    golds = [[text] if text else [] for text in before.texts]
+    columns = [
+        np.clip(after.null_odds, -widest, widest),
+        np.clip(after.best(after.score, -widest), -widest, widest),
+        after.best(after.probability, 0.0),
+        np.clip(before.null_odds, -widest, widest),
+        before.best(before.probability, 0.0),
+        metrics.squad_rows(after.texts, golds, version=2)["f1"],
+    ]
+    return np.column_stack(columns)
 
 
 def no_answer_probability(
