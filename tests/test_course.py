@@ -169,6 +169,9 @@ def test_a_training_starts_from_a_run_by_its_name_and_from_the_same_encoder_alon
     results = {"config": {"train_data": "course/nli_mix"}, "data": {"train": {"rows": 7}}, "metrics": {"accuracy": {"value": 0.5}}}
     (run.path / "results.json").write_text(json.dumps(results))
     assert course.start_from(run.name, like=str(run.model))[1] == known | {"data": "course/nli_mix", "rows": 7, "accuracy": 0.5}
+    results["data"]["train"]["source"] = "file my pairs.tsv"
+    (run.path / "results.json").write_text(json.dumps(results))
+    assert course.start_from(run.name, like=str(run.model))[1] == known | {"data": "file my pairs.tsv", "rows": 7}
     assert course.start_from(str(run.model), like=str(run.model)) == (str(run.model), known | {"model": str(run.model)})
     with pytest.raises(CourseError, match=rf"^{run.name} cannot stand in for .*: its vocab_size is 50, not 60; name a model with the same"):
         course.start_from(run.name, like=str(run.path / "other"))

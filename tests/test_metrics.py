@@ -583,6 +583,21 @@ def test_word_overlap_is_the_share_of_the_seconds_different_words(first, second,
     assert metrics.word_overlap(first, second) == share
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [
+        ("市长打开了桥。", "市长 打开桥", 0.75),  # 打开, 市长, 长打 of four; 开桥 is new
+        ("สะพานเปิดแล้ว", "สะพาน", 1.0),
+        ("市长", "桥", 0.0),
+        ("桥", "桥。", 1.0),
+        ("市长", "。", 0.0),
+    ],
+)
+def test_overlap_without_spaces_counts_pairs_of_neighbouring_characters(first, second, share):
+    assert metrics.word_overlap(first, second, "char_wb") == share
+    assert metrics.word_overlap("市长打开了桥。", "市长打开桥") == 0.0  # one word, which the first text has not
+
+
 def test_buckets_get_their_titles():
     values, bucket = np.array([1.0, 0.0, 1.0]), np.array([2, 0, 2])
     named = metrics.mean_by_bucket(values, bucket, titles=["short", "middle", "long"])

@@ -73,7 +73,7 @@ def named(found: DatasetDict, label: str = "label") -> list[dict]:
 WANTED = sorted(ROWS, key=lambda row: row["text"])
 
 
-def refused(path, message: str, **columns) -> None:
+def refused(path, message: str, **columns: str | int) -> None:
     with pytest.raises(CourseError, match=message) as caught:
         data.from_file(path, **(columns or {"text": "", "label": ""}))
     assert "\n" not in str(caught.value)
@@ -707,6 +707,48 @@ def test_pairs_go_by_other_names_and_by_their_order(write):
     assert found["train"].column_names == ["premise", "hypothesis", "label"] and set(found["test"]["hypothesis"]) == {"It is so."}
 
 
+def graded(questions: int, answers: int, grades: int = 3) -> list[dict]:
+    """Answers to a few questions with their grade, as a school keeps them; the question comes first."""
+    return [
+        {
+            "question1": f"What does valve {q} of the pump do?",
+            "question2": f"It lets {a} litres an hour pass, I think {q}.",
+            "gold_label": (q + a) % grades,
+        }
+        for q in range(questions)
+        for a in range(answers)
+    ]
+
+
+PAIR = {"sentence1": "", "sentence2": "", "label": ""}
+
+
+@pytest.mark.parametrize("questions", [1, 5])
+def test_pairs_with_few_first_texts_are_told_apart_by_both_texts(write, questions, capsys):
+    found = data.from_file(write("my.csv", delimited(graded(questions, 120 // questions))), **PAIR)
+    said = capsys.readouterr().out
+    assert "sentence1 = question1, sentence2 = question2, label = gold_label (guessed" in said
+    assert f"NOTE: {questions} different texts in 'sentence1': rows that share one may be in different splits" in said
+    assert {split: len(part) for split, part in found.items()} == {"train": 84, "validation": 12, "test": 24}
+    assert [set(part["label"]) for part in found.values()] == [{0, 1, 2}] * 3
+    refused(write("few.csv", delimited(graded(questions, 15 // questions))), r"^few\.csv: fewer than 8 different texts to train on", **PAIR)
+
+
+def test_pairs_with_enough_first_texts_keep_those_together(write, capsys):
+    """Twelve questions, whose first answers have twelve grades: no grade has questions enough to draw from by itself."""
+    found = data.from_file(write("my.csv", delimited(graded(12, 24, grades=12))), **PAIR)
+    asked = [set(part["sentence1"]) for part in found.values()]
+    assert [len(one) for one in asked] == [9, 1, 2] and len(set.union(*asked)) == 12
+    assert "rows that share one" not in capsys.readouterr().out
+
+
+def test_more_labels_than_a_lesson_takes(write):
+    path = write("my.csv", delimited(graded(20, 4)))
+    message = r"^my\.csv has 3 labels \(0, 1, 2\), and this lesson takes 2: put labels together, name other columns than sentence1=quest"
+    refused(path, message, **PAIR, most_labels=2)
+    assert data.from_file(path, **PAIR, most_labels=3)["train"].features["label"].names == ["0", "1", "2"]
+
+
 # ---------------------------------------------------------------- small and empty
 
 
@@ -1041,6 +1083,124 @@ def tickets(language: str, labels: int, each: int = 9) -> list[dict]:
         {"isi tiket": template.format(n, chr(0x4E00 + kind) if language == "zh" else f"jenis{kind}"), "kategori": f"jenis {kind:02}"}
         for n, kind in enumerate(kinds)
     ]
+
+
+PARTS = ["brake", "chain", "lamp", "saddle", "wheel"]
+
+
+def notes(rows: int = 90) -> list[dict]:
+    """A workshop's notes with their tags in one cell; the later tags are rarer, and some notes have none."""
+    tags = [[part for k, part in enumerate(PARTS) if n % (k + 2) == 0 and n % 15] for n in range(rows)]
+    return [
+        {"nr": n, "note": f"Bicycle {n}: saw to the {' and the '.join(own) or 'bell'}, then rode it.", "tags": ", ".join(own)}
+        for n, own in enumerate(tags)
+    ]
+
+
+def wishes(labels: int, rows: int = 200) -> list[dict]:
+    """Texts without spaces, and a column of 0 and 1 for each of their many labels."""
+    kinds = [{n % labels, n * n % labels} for n in range(rows)]
+    texts = [f"第{n}位顾客想要{'和'.join(chr(0x4E00 + kind) for kind in sorted(own))}谢谢" for n, own in enumerate(kinds)]
+    flags = [{f"k{kind:02}": int(kind in own) for kind in range(labels)} for own in kinds]
+    return [{"内容": text} | row for text, row in zip(texts, flags, strict=True)]
+
+
+def claims(language: str, labels: list[str], each: int = 14, long: str = "") -> list[dict]:
+    """A text, a claim about it and their label, of which the first are the commonest. `long` ends the first claim."""
+    text, claim = {
+        "id": ("Kapal nomor {} berangkat dari pelabuhan pada pagi hari.", "Kapal {} itu {} di laut."),
+        "zh": ("第{}号船早上离开了港口。", "第{}号船{}在海上。"),
+    }[language]
+    kinds = [kind for kind in range(len(labels)) for _ in range(each - 2 * kind)]
+    words = [chr(0x4E00 + kind) if language == "zh" else f"jenis{kind}" for kind in kinds]
+    rows = [
+        {"pernyataan": text.format(n), "klaim": claim.format(n, word), "nilai": labels[kind]}
+        for n, (kind, word) in enumerate(zip(kinds, words, strict=True))
+    ]
+    rows[0]["klaim"] += long
+    return rows
+
+
+def lesson_on(lesson: str, runs, file, *sets: str) -> tuple[dict, str, str]:
+    """(results, report, printed outputs) of a run of a lesson on a file, all of whose scored rows are the file's."""
+    said, results = run(lesson, runs, f"data={file}", "epochs=1", *sets)
+    assert results is not None, said
+    (folder,) = runs.glob(f"*_{lesson}")
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data: ") and f"from the file {file.name}" in page
+    assert not re.search("published|GoEmotions|Contamination|written for this course|Reddit|nli_mix|GLUE", page)
+    notebook = json.loads((folder / f"{lesson.replace('-', '_')}.ipynb").read_text(encoding="utf8"))
+    printed = "".join("".join(out.get("text", "")) for cell in notebook["cells"] for out in cell.get("outputs", []))
+    assert all(part["source"] == f"file {file.name}" for split, part in results["data"].items() if split != "mnli_train")
+    return results, page, printed
+
+
+def named_in_the_model(runs) -> list[str]:
+    (config,) = runs.glob("*/model/config.json")
+    return list(json.loads(config.read_text(encoding="utf8"))["id2label"].values())
+
+
+def test_go_emotions_runs_on_tags_in_one_cell(write, tmp_path):
+    results, page, printed = lesson_on("go-emotions", tmp_path / "runs", write("notes.csv", delimited(notes(), ";")))
+    assert "columns: text = note, labels = tags (guessed" in printed and named_in_the_model(tmp_path / "runs") == PARTS
+    assert sorted(results["data"]) == ["test", "train", "validation"]
+    assert [row["label"] for row in results["tables"]["labels"]] == PARTS
+    several = {row["labels"]: row["rows"] for row in results["tables"]["several"]}
+    assert list(several) == ["none", "one label", "two or more"] and sum(several.values()) == results["data"]["test"]["rows"]
+    assert "all 5 probabilities sum to" in printed and "of two groups" in printed
+    assert "| Test texts with | Number |" in page and "emotion" not in page.split("## Run it yourself")[0]
+
+
+@pytest.mark.slow
+def test_go_emotions_runs_on_columns_of_0_and_1_and_texts_without_spaces(write, tmp_path):
+    results, _, printed = lesson_on("go-emotions", tmp_path / "runs", write("愿望.jsonl.gz", gzip.compress(lines(wishes(60)).encode())))
+    assert named_in_the_model(tmp_path / "runs") == [f"k{kind:02}" for kind in range(60)]
+    assert "the baseline counts characters" in printed and len(results["tables"]["labels"]) == 60
+    assert results["baselines"]["TF-IDF + logistic regression, one per label"]["micro_f1"] > 0.5  # as words, no two texts share one
+
+
+def test_mnli_runs_on_pairs_of_four_labels(write, tmp_path):
+    labels = ["benar", "mungkin", "salah", "tidak jelas"]
+    rows = claims("id", labels, 20, long=" dan berlayar" * 200)
+    file = write("pasangan.tsv", "\ufeff" + delimited(rows, "\t"))
+    results, page, printed = lesson_on("mnli", tmp_path / "runs", file, "premise=pernyataan", "hypothesis=klaim", "label=nilai")
+    assert named_in_the_model(tmp_path / "runs") == labels == [row["class"] for row in results["tables"]["classes"]]
+    assert list(results["data"]) == ["train", "held_out", "test"] and "mismatched" not in results["tables"]
+    assert {*results["baselines"]} == {"hypothesis only, TF-IDF + logistic regression", "one label for all"}
+    assert "premise of a test pair and stay" in printed and "pairs of your file" in printed
+    assert "atched" not in page and "| **this model** |" in page
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [["0", "1"], [f"kelas {n:02}" for n in range(24)]], ids=["two", "twenty-four"])
+def test_mnli_runs_on_pairs_without_spaces(write, tmp_path, labels):
+    """Two labels have one row of weights in a linear model; of many, the report shows the worst."""
+    file = write("pairs.jsonl", lines(claims("zh", labels, 16 if len(labels) == 2 else 60)))
+    results, page, printed = lesson_on("mnli", tmp_path / "runs", file)
+    assert named_in_the_model(tmp_path / "runs") == labels and "the baseline counts characters" in printed
+    words = {line[:13].strip(): line[13:] for line in printed.split("hypothesis only")[1].splitlines()[1 : len(labels) + 1]}
+    assert list(words) == labels and all(chr(0x4E00 + kind) in words[label] for kind, label in enumerate(labels))
+    assert results["baselines"]["hypothesis only, TF-IDF + logistic regression"]["accuracy"] > 0.9
+    assert ("the 20 labels with the lowest F1, of 24" in page) == (len(labels) == 24)
+
+
+@pytest.mark.parametrize("language", ["id", pytest.param("zh", marks=pytest.mark.slow)])
+def test_rte_runs_on_a_small_file_of_two_labels(write, tmp_path, language):
+    rows = claims(language, ["ya", "tidak"], long=" dan berlayar" * 200)
+    for row in rows[14:]:
+        row["klaim"] = "Tidak ada." if language == "id" else "没有这样的事。"  # so the other label shares more with its text
+    file = write("pairs.csv", delimited(rows, "|"))
+    results, page, printed = lesson_on("rte", tmp_path / "runs", file, "sentence1=pernyataan", "sentence2=klaim", "label=nilai")
+    assert named_in_the_model(tmp_path / "runs") == ["tidak", "ya"] and results["baselines"]["word overlap"]["accuracy"] == 1
+    assert list(results["data"]) == ["train", "held_out", "test", "mnli_train"] and results["data"]["test"]["rows"] == 5
+    assert ("the baseline counts characters" in printed) == (language == "zh") and "without a row of your file" in printed
+    assert "Of the pairs with the label tidak " in page and not re.search("RTE's|277|2,490", page)
+
+
+def test_rte_says_in_one_line_that_it_takes_two_labels(write, tmp_path):
+    said, results = run("rte", tmp_path / "runs", f"data={write('grades.csv', delimited(graded(20, 4)))}")
+    assert results is None
+    assert re.search(r"^FAILED  task-1/rte  in 2\. The data, .*: grades\.csv has 3 labels \(0, 1, 2\), .* task-1/mnli$", said, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

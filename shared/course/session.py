@@ -132,7 +132,8 @@ def start_from(name: str, like: str) -> tuple[str, dict[str, Any]]:
         like: the model whose encoder it has to have.
 
     The second is {'model': name, 'data', 'rows', 'accuracy'}, the training data, its rows and the score that a run's results name, each
-    None where nothing says it. Raises CourseError for a run that isn't there, and where the two encoders differ.
+    None where nothing says it. The score is None too after a training on the reader's own file. Raises CourseError for a run that isn't
+    there, and where the two encoders differ.
     """
     from transformers import AutoConfig
 
@@ -148,8 +149,10 @@ def start_from(name: str, like: str) -> tuple[str, dict[str, Any]]:
     known = {"model": name, "data": None, "rows": None, "accuracy": None}
     if (run / "results.json").is_file():
         made = json.loads((run / "results.json").read_text(encoding="utf8"))
-        accuracy = made["metrics"].get("accuracy", {}).get("value")
-        known |= {"data": made["config"].get("train_data"), "rows": made["data"]["train"]["rows"], "accuracy": accuracy}
+        train, learned, accuracy = made["data"]["train"], made["config"].get("train_data"), made["metrics"].get("accuracy", {}).get("value")
+        if str(train.get("source")).startswith(FILE):  # the reader's own: the score is of other rows than the lesson's
+            learned, accuracy = train["source"], None
+        known |= {"data": learned, "rows": train["rows"], "accuracy": accuracy}
     return checkpoint, known
 
 

@@ -21,9 +21,9 @@ ALIKE = [  # names that go for the same thing
     set(names.split())
     for names in (
         "text sentence review content body comment message tweet document article post ticket description",
-        "label labels class category target sentiment stars rating topic tag tags intent emotion emotions",
-        "premise sentence1 text1 text_a",
-        "hypothesis sentence2 text2 text_b",
+        "label labels class category target sentiment stars rating topic tag tags intent emotion emotions gold_label",
+        "premise sentence1 text1 text_a sentence_a question1",
+        "hypothesis sentence2 text2 text_b sentence_b question2",
         "question query",
         "context passage paragraph",
         "answers answer answer_text",

@@ -43,6 +43,7 @@ class Rows:
     used: str  # the file's columns, as a lesson is told them
     names: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    few_first: bool = False  # pairs whose first texts are so few that they say nothing of what is a copy
 
     def where(self, row: int) -> str:
         """The file and line of a row."""
@@ -62,6 +63,7 @@ class Rows:
 
     def keys(self, whole: bool = False) -> list[int]:
         """Equal numbers for copies: rows with the same first text, or context; or all texts. Case and white space do not count."""
+        whole = whole or self.few_first
         texts = [column for column in self.columns if column != self.kind]
         if "answers" in self.columns:
             texts = ["context", "question"]
@@ -69,10 +71,11 @@ class Rows:
         return [hash(" ".join(" ".join(row).casefold().split())) for row in zip(*(self.columns[text] for text in texts), strict=True)]
 
 
-def from_file(path: str | Path, *, seed: int = 0, min_rows: int = 8, **columns: str) -> DatasetDict:
+def from_file(path: str | Path, *, seed: int = 0, min_rows: int = 8, most_labels: int | None = None, **columns: str) -> DatasetDict:
     """The rows of a file or folder as {"train", "validation", "test"}, with the columns that a lesson has.
 
         data.from_file("my.csv", text="review", label="stars")   one label a row: `label` is a ClassLabel
+        data.from_file("my.tsv", premise="", hypothesis="", label="")   two texts and their label
         data.from_file("my.jsonl", text="", labels="")           several labels a row: `labels` is a list of ClassLabels
         data.from_file("my.json", question="", context="", answers="")   SQuAD's columns, with an id and a title
         data.from_file("pairs.tsv", source="", target="")        texts alone
@@ -81,8 +84,10 @@ def from_file(path: str | Path, *, seed: int = 0, min_rows: int = 8, **columns: 
         path: CSV or TSV in any usual encoding, JSON, JSON lines, Parquet, Arrow, Excel, each also with .gz; a folder of such files in the
             Hub's layout; what `save_to_disk` wrote.
         seed: draws the splits that are not there: 20 % of the texts test, at most 5,000, and 10 % validate, at most 2,000, each label by
-            itself, with copies of a text (of a context, a source) on one side. A validation split tests where there is no test split.
+            itself, with copies of a text (of a context, a source, the first text of a pair) on one side. A validation split tests where
+            there is no test split.
         min_rows: a label with fewer different texts to train on is refused.
+        most_labels: a file with more labels is refused, by a lesson that is about two.
         columns: {the lesson's name: the file's}, "" to have it guessed. Several of the file's, with commas between: texts are put
             together, labels are columns of 0 and 1.
 
@@ -94,6 +99,7 @@ def from_file(path: str | Path, *, seed: int = 0, min_rows: int = 8, **columns: 
     chosen, said = cells.choose(name, parts, columns)
     rows = _complete_rows(name, parts, chosen)
     made = _given_splits(rows)
+    _check_labels(rows, most_labels)
     _check_size(rows, min_rows)
     made += _drawn_splits(rows, seed)
     found = _datasets(rows)
@@ -162,22 +168,42 @@ def _leave_out(rows: Rows) -> None:
     rows.keep(row for row in range(len(rows.number)) if row not in lacks)
 
 
+def _check_labels(rows: Rows, most: int | None) -> None:
+    """CourseError for more labels than a lesson takes."""
+    if most and len(rows.names) > most:
+        there = f"{', '.join(rows.names[:4])}{', ...' if len(rows.names) > 4 else ''}"
+        cure = f"put labels together, name other columns than {rows.used}, or take a lesson for more, such as task-1/mnli"
+        raise CourseError(f"{rows.name} has {len(rows.names)} labels ({there}), and this lesson takes {most}: {cure}")
+
+
+def _texts_to_train_on(rows: Rows) -> dict[int, int]:
+    """For each label, in how many different texts of the training split it stands, those with the fewest first."""
+    trains = (rows.splits == "train").tolist()
+    pairs = {(label, key, train) for key, train, labels in zip(rows.keys(), trains, rows.labels(), strict=True) for label in labels}
+    texts = Counter({label: 0 for label, _, _ in pairs})
+    texts.update(label for label, _, train in pairs if train)
+    return dict(sorted(texts.items(), key=lambda pair: pair[::-1]))
+
+
 def _check_size(rows: Rows, least: int) -> None:
     """CourseError for fewer than two labels to train on, or too few texts of one; a note on what else is odd. Splits are not drawn yet."""
-    keys, train = rows.keys(), rows.splits == "train"
+    keys = rows.keys()
     if not rows.kind:
         if len(set(keys)) < LEAST_TEXTS:
             raise CourseError(f"{rows.name}: {len(set(keys))} different texts in {len(keys)} rows, and {LEAST_TEXTS} are needed: add rows")
         return
-    labelled = zip(keys, train, rows.labels(), strict=True)
-    pairs = {(label, key, training) for key, training, labels in labelled for label in labels}
-    texts = Counter(label for label, _, training in pairs if training)
-    used = sorted({label for label, _, _ in pairs}, key=lambda label: (texts[label], label))
-    if len(texts) < 2:
-        only = f"only the label '{rows.names[next(iter(texts))]}'" if texts else "no label"
-        have = f"the {int(train.sum()):,} rows to train on have {only}"
+    texts = _texts_to_train_on(rows)
+    if rows.kind == "label" and min(texts.values()) < least:  # one of a pair's texts may be a question that many rows share
+        rows.few_first = True
+        if texts != (texts := _texts_to_train_on(rows)) and min(texts.values()) >= least:
+            first = next(iter(rows.columns))
+            rows.notes.append(f"{len(set(keys)):,} different texts in '{first}': rows that share one may be in different splits")
+    trained = [label for label, number in texts.items() if number]
+    if len(trained) < 2:
+        only = f"only the label '{rows.names[trained[0]]}'" if trained else "no label"
+        have = f"the {(rows.splits == 'train').sum():,} rows to train on have {only}"
         raise CourseError(f"{rows.name}: {have}, and two are needed: name other columns than {rows.used}, or other rows")
-    rare = [f"'{rows.names[label]}' ({texts[label]:,})" for label in used if texts[label] < least]
+    rare = [f"'{rows.names[label]}' ({number:,})" for label, number in texts.items() if number < least]
     shown = f"{', '.join(rare[:4])}{', ...' if len(rare) > 4 else ''}"
     if rare and (rows.kind == "label" or len(set(keys)) < 2 * least):
         cure = f"add rows, put labels together, or name other columns than {rows.used}"
@@ -231,6 +257,8 @@ def _drawn_splits(rows: Rows, seed: int) -> str:
     groups, first = np.unique(group, return_index=True)
     groups, first = groups[groups >= 0], first[groups >= 0]
     strata = _strata(rows)[first]
+    if np.unique(strata, return_counts=True)[1].max(initial=0) <= len(wanted):  # few texts, each with many rows
+        strata[:] = -1
     rng = np.random.default_rng(seed)
     for stratum in np.unique(strata):
         members = rng.permutation(groups[strata == stratum])

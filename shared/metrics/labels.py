@@ -8,6 +8,7 @@ here take one, or a whole stack of them (shape [..., classes, classes], rows gol
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -179,13 +180,20 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+(?:'\w+)*", text.lower().replace("’", "'"))
 
 
-def word_overlap(first: str, second: str) -> float:
+def word_overlap(first: str, second: str, analyzer: str = "word") -> float:
     """The share of the second text's different words that also stand in the first; 0 for a second text without words.
 
-    The lexical-overlap heuristic of McCoy, Pavlick, Linzen 2019 (arXiv 1902.01007), made a number.
+    The lexical-overlap heuristic of McCoy, Pavlick, Linzen 2019 (arXiv 1902.01007), made a number. Any other `analyzer` than "word"
+    (see `data.analyzer`) counts pairs of neighbouring characters instead, for texts without spaces between their words.
     """
-    there, asked = set(words(first)), set(words(second))
+    there, asked = (set(words(text)) if analyzer == "word" else _character_pairs(text) for text in (first, second))
     return len(there & asked) / max(len(asked), 1)
+
+
+def _character_pairs(text: str) -> set[str]:
+    """Letters with their marks, and digits, each with its neighbour; what stands between them does not count."""
+    letters = "".join(character for character in text.lower() if unicodedata.category(character)[0] in "LMN")
+    return {letters[at : at + 2] for at in range(max(1, len(letters) - 1))} - {""}
 
 
 # ---------------------------------------------------------------- calibration
