@@ -264,7 +264,7 @@ def test_readme_shows_bleu_and_its_floor_without_a_percent_sign(checkout):
     template = '{% set title = "Demo" %}{% set headline = "bleu" %}{% set published = "27.5" %}{{ r.metrics.bleu | points }}'
     (lesson / "report.md.j2").write_text(template)
     row = plain(report.headline_row(lesson, results, checkout))
-    assert "| bleu **9.1 [8.2, 10.1]** | 2.8 (word for word) |" in row
+    assert "| BLEU **9.1 [8.2, 10.1]** | 2.8 (word for word) |" in row
     assert report.render(lesson / "report.md.j2", results, "", "") == "9.1 [8.2, 10.1]\n"
 
 
@@ -485,7 +485,7 @@ def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checko
     contender(checkout, "task-3/llm-squad-v2", **refusing(0.55))
     table = plain(report.families_table(checkout, checkout)).splitlines()
     rows = [row for row in table if row.startswith("| Answer or refuse")]
-    assert len(rows) == 2 and "f1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
+    assert len(rows) == 2 and "F1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
     assert "| [Lab: stride and spans](task-2/lab-stride-and-spans/lab_stride_and_spans.ipynb), laptop | small one |" in rows[0]
     assert "| 11 of 22 | 1.5 | 1,234 MiB, cpu |" in rows[0]
     assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
