@@ -39,7 +39,7 @@ def test_the_table_has_a_line_a_lesson_with_links_that_lead_somewhere(language, 
     lines = overview.table(ROWS, language, up).splitlines()
     assert len(lines) == 2 + len(ROWS)
     for line, row in zip(lines[2:], ROWS, strict=True):
-        assert line.count(" | ") == 7
+        assert line.count(" | ") == 6
         assert getattr(row, language) in line and f"**{row.score[0]:.1f}**" in line
         links = [link for link in re.findall(r"\]\(([^)]+)\)", line) if not link.startswith("https://")]
         assert len(links) == 2 and all((ROOT / link.removeprefix(up)).is_file() and link.startswith(up) for link in links)

@@ -12,8 +12,8 @@ from typing import Any
 FIGURE = "overview.png"
 STYLE = 1  # raise it when the figure is to look different, and every committed one is stale
 COLUMNS = {
-    "new": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score | Baseline | |",
-    "baru": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor | Pembanding | |",
+    "new": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score, baseline | |",
+    "baru": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor, pembanding | |",
 }
 
 
@@ -51,14 +51,14 @@ def in_order(lessons: list[Path], known: dict[str, Any]) -> list[Path]:
 
 def table(rows: list[Row], language: str = "new", up: str = "") -> str:
     """The table of lessons. `language` is "new" for English, "baru" for Indonesian; `up` leads from the page to the root."""
-    lines = [COLUMNS[language], "|--:|:--|:--|:--|:--|:--|--:|:--|"]
+    lines = [COLUMNS[language], "|--:|:--|:--|:--|:--|:--|:--|"]
     for row in rows:
         value, low, high = (f"{number:.1f}" for number in row.score)
-        score = f"{row.measure} **{value}** [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}")
+        score = f"{row.measure} **{value}** [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{NON-BREAKING HYPHEN}")
         links = f"[Colab]({row.colab}) [Kaggle]({row.kaggle}) [report]({up}{row.report})"
         lines.append(
-            f"| {row.number} | [{row.title}]({up}{row.notebook}) | {getattr(row, language)} | {row.after} | {row.minutes} | {score} "
-            f"| {row.baseline:.1f} | {links} |"
+            f"| {row.number} | [{row.title}]({up}{row.notebook}) | {getattr(row, language)} | {row.after} | {row.minutes} "
+            f"| {score}<br>{row.baseline:.1f} | {links} |"
         )
     return "\n".join(lines)
 
