@@ -1,19 +1,35 @@
-"""One function a figure: arrays in, a matplotlib Figure out. Nothing is computed here that is a result."""
+"""One function a figure: arrays in, a matplotlib Figure out. Nothing is computed here that is a result.
+
+A figure knows what it was drawn from. `save_all` writes that beside the pictures, and `redraw` draws them again without any training:
+after a change of style, raise STYLE and run `python -m shared.report`.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import inspect
+import io
+import json
+import math
 import os
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from PIL import Image
 
 from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
+
+STYLE = 1  # raise it when figures are to look different: every committed one is drawn again
 
 
 def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
@@ -24,17 +40,109 @@ def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
     return figure, axes
 
 
-def save(figure: Figure, folder: Path, name: str, dpi: int = 100, metadata: dict[str, str] | None = None) -> Path:
-    """Write `<folder>/<name>.png`, whole or not at all, with texts of its own if wanted, and return its path."""
+def drawn(plot: Callable[..., Figure]) -> Callable[..., Figure]:
+    """A plot function whose figures have `drawn`, a record of its name and arguments that JSON can hold, and are drawn from that."""
+
+    @functools.wraps(plot)
+    def from_record(*args: Any, **kwargs: Any) -> Figure:
+        arguments = _as_json(inspect.signature(plot).bind(*args, **kwargs).arguments)
+        figure = plot(**{name: _as_arrays(part) for name, part in arguments.items()})
+        figure.drawn = {"plot": plot.__name__, "arguments": arguments}
+        return figure
+
+    return from_record
+
+
+def redraw(record: dict[str, Any]) -> Figure:
+    """The figure of a record, in today's style."""
+    return globals()[record["plot"]](**record["arguments"])
+
+
+def _as_json(value: Any) -> Any:
+    """Arrays and tuples as lists, numbers with six digits, nan and infinity as null."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    if isinstance(value, dict):
+        return {str(key): _as_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(part) for part in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def _as_arrays(value: Any) -> Any:
+    """Lists of numbers as arrays, null as nan."""
+    if isinstance(value, dict):
+        return {key: _as_arrays(part) for key, part in value.items()}
+    if not isinstance(value, list):
+        return value
+    if value and all(part is None or isinstance(part, int | float) for part in value):
+        return np.array(value, dtype=float if None in value else None)
+    parts = [_as_arrays(part) for part in value]
+    alike = bool(parts) and all(isinstance(part, np.ndarray) and part.shape == parts[0].shape for part in parts)
+    return np.array(parts) if alike else parts
+
+
+def fingerprint(record: dict[str, Any]) -> str:
+    """Changes with the record and with STYLE."""
+    return hashlib.sha256(json.dumps([STYLE, record]).encode()).hexdigest()[:16]
+
+
+def as_png(figure: Figure, record: dict[str, Any] | None = None) -> bytes:
+    """The picture; its `Description` is the record's fingerprint."""
+    picture = io.BytesIO()
+    metadata = {"Description": fingerprint(record)} if record else None
+    figure.savefig(picture, dpi=200, format="png", metadata=metadata)
+    return picture.getvalue()
+
+
+def is_stale(record: dict[str, Any], path: Path) -> bool:
+    """Whether the picture is missing, or was drawn from something else or in an older style."""
+    if not path.is_file():
+        return True
+    with Image.open(path) as picture:
+        return picture.info.get("Description") != fingerprint(record)
+
+
+def save(figure: Figure, folder: Path, name: str, record: dict[str, Any] | None = None) -> Path:
+    """Write `<folder>/<name>.png`, whole or not at all, and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.png"
     temporary = folder / f".{path.name}.{os.getpid()}"
     try:
-        figure.savefig(temporary, dpi=dpi, format="png", metadata=metadata)
+        temporary.write_bytes(as_png(figure, record))
         replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def save_all(figures: dict[str, Figure], folder: Path) -> dict[str, dict]:
+    """Save figures and return the records of those that can be drawn again: {name: record}.
+
+    A notebook may have drawn a figure by itself or added a line to one of ours; what its record does not draw is kept as a picture.
+    """
+    records = {}
+    for name, figure in figures.items():
+        record = getattr(figure, "drawn", None)
+        again = redraw(record) if record else None  # as a later `redraw`: a figure that was shown before has moved by a pixel
+        if again and _parts(again) == _parts(figure):
+            records[name] = record
+            save(again, folder, name, record)
+        else:
+            save(figure, folder, name)
+    return records
+
+
+def _parts(figure: Figure) -> list[tuple]:
+    """What a notebook could have changed of a figure: artists, scales, limits and texts of all axes."""
+    return [
+        (
+            Counter(type(part).__name__ for part in axes.get_children()), axes.get_xscale(), axes.get_yscale(),
+            axes.get_xlim(), axes.get_ylim(), axes.get_title(), axes.get_xlabel(), axes.get_ylabel(),
+        )
+        for axes in figure.axes
+    ]  # fmt: skip
 
 
 LONGEST, CROWD = 24, 12  # letters of a class name that are shown; classes whose numbers still fit beside each other
@@ -54,6 +162,7 @@ def _class_axis(names: list[str], middle: float = 0.0):
     return figure, axes
 
 
+@drawn
 def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     """Bars of rows per class, one group a split. `counts`: {split: [rows of class 0, ...]}."""
     width = 0.8 / len(counts)
@@ -69,6 +178,7 @@ def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     return figure
 
 
+@drawn
 def lengths(
     tokens: np.ndarray, limit: int, legend: str = "cut at {limit} tokens ({share:.1%} of rows)", percentile: float = 99
 ) -> Figure:
@@ -84,6 +194,7 @@ def lengths(
     return figure
 
 
+@drawn
 def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "macro_f1"), loss: str = "cross-entropy") -> Figure:
     """Training and validation loss by step, and the validation `scores` (keys of the history without `eval_`) beside them."""
     figure, panels = _figure(9.0, 3.6, columns=2) if scores else _figure()
@@ -108,6 +219,7 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
     return figure
 
 
+@drawn
 def confusion(matrix: np.ndarray, names: list[str]) -> Figure:
     """Confusion matrix: colour by share of the gold class; for at most 12 classes, counts and shares are written out."""
     few, short = len(names) <= CROWD, _short(names)
@@ -123,6 +235,7 @@ def confusion(matrix: np.ndarray, names: list[str]) -> Figure:
     return figure
 
 
+@drawn
 def class_scores(table: list[dict]) -> Figure:
     """Precision, recall and F1 per class with their 95 % intervals."""
     figure, axes = _class_axis([row["class"] for row in table])
@@ -136,6 +249,7 @@ def class_scores(table: list[dict]) -> Figure:
     return figure
 
 
+@drawn
 def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
     """Accuracy against confidence with the perfect diagonal, and how many rows each bin holds."""
     figure, (left, right) = _figure(9.0, 3.6, columns=2)
@@ -150,6 +264,7 @@ def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
     return figure
 
 
+@drawn
 def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figure:
     """Horizontal bars of one measure for several systems. `scores`: {system: {'value', and 'low', 'high' if known}}.
 
@@ -168,26 +283,27 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figur
     return figure
 
 
-def overview(rows: list[tuple[str, tuple[float, float, float], float, float | None]], finding: str) -> Figure:
-    """A line a lesson, from 0 to 100: (name, (score, low, high), baseline, published score or None); `finding` is the title."""
-    figure, axes = _figure(7.0, 1.3 + 0.33 * len(rows))
-    for at, (_, (score, low, high), baseline, published) in enumerate(rows):
-        last = at == len(rows) - 1  # one entry a kind in the legend
-        axes.plot([baseline, score], [at, at], color="#D0D0D0", linewidth=2, zorder=1)
-        axes.plot(baseline, at, "s", color=BLUE, markersize=7, label="best baseline" if last else None)
-        axes.plot([low, high], [at, at], color=ORANGE, linewidth=3, solid_capstyle="butt")
-        axes.plot(score, at, "o", color=ORANGE, markersize=8, label="this course, with its 95 % interval" if last else None)
-        if published is not None:
-            axes.plot(published, at, "D", color="black", fillstyle="none", markersize=7)
-    axes.plot([], [], "D", color="black", fillstyle="none", markersize=7, label="published, in another way")
-    axes.set_yticks(range(len(rows)), [name for name, *_ in rows])
-    axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6))
+@drawn
+def overview(
+    names: list[str], scores: np.ndarray, lows: np.ndarray, highs: np.ndarray, baselines: np.ndarray, published: np.ndarray, finding: str
+) -> Figure:
+    """A line a lesson, from 0 to 100: its score with interval, its baseline, a published score or nan; `finding` is the title."""
+    figure, axes = _figure(7.0, 1.3 + 0.33 * len(names))
+    at = np.arange(len(names))
+    axes.hlines(at, np.minimum(scores, baselines), np.maximum(scores, baselines), color="#D0D0D0", linewidth=2)
+    axes.plot(baselines, at, "s", color=BLUE, markersize=7, label="best baseline")
+    axes.hlines(at, lows, highs, color=ORANGE, linewidth=3)
+    axes.plot(scores, at, "o", color=ORANGE, markersize=8, label="this course, with its 95 % interval")
+    axes.plot(published, at, "D", color="black", fillstyle="none", markersize=7, label="published, in another way")
+    axes.set_yticks(at, names)
+    axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     figure.suptitle(finding, fontsize=11)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
+@drawn
 def weights(values: dict[str, float], label: str) -> Figure:
     """Horizontal bars to both sides of zero, the largest on top. `values`: {name: weight}; `label` says what a weight is."""
     figure, axes = _figure(7.5, 0.8 + 0.3 * len(values))
@@ -202,6 +318,7 @@ def weights(values: dict[str, float], label: str) -> Figure:
 # ---------------------------------------------------------------- multi-label
 
 
+@drawn
 def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     """Rows per label on a logarithmic scale, the commonest first: a line a label, a dot a split."""
     figure, axes = _figure(7.0, max(2.0, 0.6 + 0.21 * len(names)))
@@ -214,6 +331,7 @@ def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     return figure
 
 
+@drawn
 def cooccurrence(shares: np.ndarray, names: list[str]) -> Figure:
     """Heat map [labels, labels]: of the rows with the label of the line, the share that also has the column's."""
     side = max(3.0, 0.2 * len(names))
@@ -226,6 +344,7 @@ def cooccurrence(shares: np.ndarray, names: list[str]) -> Figure:
     return figure
 
 
+@drawn
 def threshold_curves(thresholds: np.ndarray, curves: dict[str, np.ndarray], marks: dict[str, float]) -> Figure:
     """Scores against one threshold for all labels; `marks` {text: threshold} are drawn as vertical lines."""
     figure, axes = _figure()
@@ -241,6 +360,7 @@ def threshold_curves(thresholds: np.ndarray, curves: dict[str, np.ndarray], mark
 TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE, "zero": GREY}
 
 
+@drawn
 def label_f1(table: list[dict]) -> Figure:
     """F1 per label with 95 % intervals, best first, coloured by tier. `table`: rows with 'label', 'f1', 'tier', 'support'."""
     figure, axes = _figure(7.0, max(2.0, 1.0 + 0.21 * len(table)))
@@ -260,6 +380,7 @@ def label_f1(table: list[dict]) -> Figure:
 # ---------------------------------------------------------------- buckets, seeds
 
 
+@drawn
 def buckets(
     groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None, top: float = 1.0, label: str = ""
 ) -> Figure:
@@ -283,6 +404,7 @@ def buckets(
     return figure
 
 
+@drawn
 def seeds(runs: dict[str, list[float]], measure: str) -> Figure:
     """One dot a run, the mean as a line: {start: [score of seed 0, ...]}."""
     figure, axes = _figure(6.0, 3.4)
@@ -298,6 +420,7 @@ def seeds(runs: dict[str, list[float]], measure: str) -> Figure:
 # ---------------------------------------------------------------- question answering
 
 
+@drawn
 def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int, int]]) -> Figure:
     """Overlapping windows over a text's tokens, one panel a way to cut, with answers as bands across them.
 
@@ -316,6 +439,7 @@ def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int
     return figure
 
 
+@drawn
 def stride_sweep(table: list[dict], chosen: int) -> Figure:
     """Windows a question and answers that are whole in one, against the stride; a line for each window length.
 
@@ -341,6 +465,7 @@ def stride_sweep(table: list[dict], chosen: int) -> Figure:
     return figure
 
 
+@drawn
 def token_logits(tokens: list[str], start_logits: np.ndarray, end_logits: np.ndarray) -> Figure:
     """Start and end logits as paired bars over the tokens of a text, or of a part of it."""
     figure, axes = _figure(9.0, 3.4)
@@ -355,6 +480,7 @@ def token_logits(tokens: list[str], start_logits: np.ndarray, end_logits: np.nda
     return figure
 
 
+@drawn
 def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Figure:
     """Histograms of one score for several groups of questions, {group: [questions]}, with the threshold between them."""
     figure, axes = _figure()
@@ -369,6 +495,7 @@ def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Fi
     return figure
 
 
+@drawn
 def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) -> Figure:
     """Precision against recall, a point a threshold, with the average precision in the title."""
     figure, axes = _figure(5.4, 3.8)
@@ -380,6 +507,7 @@ def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) 
 # ---------------------------------------------------------------- translation
 
 
+@drawn
 def length_pairs(source: np.ndarray, target: np.ndarray, names: tuple[str, str]) -> Figure:
     """Words of each pair's two sides against each other, and the distribution of their ratio, target / source."""
     figure, (left, right) = _figure(9.0, 3.6, columns=2)
@@ -396,6 +524,7 @@ def length_pairs(source: np.ndarray, target: np.ndarray, names: tuple[str, str])
     return figure
 
 
+@drawn
 def distributions(values: dict[str, np.ndarray], xlabel: str, title: str, span: tuple[float, float], bins: int = 25) -> Figure:
     """One histogram a system over the same bins, as shares, with its mean as a dashed line."""
     figure, panels = _figure(max(5.0, 3.4 * len(values)), 3.4, columns=len(values))
@@ -414,6 +543,7 @@ def distributions(values: dict[str, np.ndarray], xlabel: str, title: str, span: 
     return figure
 
 
+@drawn
 def size_curve(table: list[dict], measures: tuple[str, ...]) -> Figure:
     """Scores with their intervals against the number of training rows (logarithmic): rows with 'rows', a measure each, and 'set'.
 
@@ -439,6 +569,7 @@ def size_curve(table: list[dict], measures: tuple[str, ...]) -> Figure:
 # ---------------------------------------------------------------- generated texts
 
 
+@drawn
 def curves(at: np.ndarray, lines: dict[str, np.ndarray], labels: tuple[str, str, str], marks: dict[str, float] | None = None) -> Figure:
     """Lines over a common axis; `labels` are those of the axes and the title, `marks` {text: place} vertical lines."""
     figure, axes = _figure()
@@ -451,6 +582,7 @@ def curves(at: np.ndarray, lines: dict[str, np.ndarray], labels: tuple[str, str,
     return figure
 
 
+@drawn
 def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple[str, str]) -> Figure:
     """Bars side by side, a cluster a name: {group: [value of each name]}; `labels` of the vertical axis and the title."""
     figure, axes = _figure(8.0, 3.6)
@@ -464,6 +596,7 @@ def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple
     return figure
 
 
+@drawn
 def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -> Figure:
     """Training and validation loss by step, one panel a stage of training: {stage: the Trainer's log history}."""
     figure, panels = _figure(4.5 * len(stages), 3.4, columns=len(stages))
@@ -478,6 +611,7 @@ def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -
     return figure
 
 
+@drawn
 def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
     """One stacked bar a system, its parts the shares of each outcome: {system: {outcome: share}}, best outcome first."""
     figure, axes = _figure(7.5, 1.5 + 0.55 * len(shares))

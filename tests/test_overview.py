@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
 from PIL import Image
 
+from shared import plots
 from shared.course import overview, report
 from shared.course.runtime import ROOT
 from tests.programs import START
@@ -51,16 +53,29 @@ def test_the_finding_counts_whole_intervals():
     assert overview.finding([above, inside, above]).startswith("2 of 3 lessons")
 
 
-def test_the_figure_is_drawn_again_when_a_score_changes_and_not_when_an_address_does(tmp_path):
-    path = tmp_path / overview.FIGURE
-    assert overview.is_stale(ROWS, path)
-    overview.draw(ROWS, path)
-    assert not overview.is_stale(ROWS, path)
-    assert not overview.is_stale([replace(row, colab="https://elsewhere") for row in ROWS], path)
-    assert overview.is_stale([replace(ROWS[0], score=(1.0, 0.5, 1.5)), *ROWS[1:]], path)
-    with Image.open(path) as image:
+def test_the_figure_tells_other_scores_from_other_addresses():
+    same, other = [replace(row, colab="https://elsewhere") for row in ROWS], [replace(ROWS[0], score=(1.0, 0.5, 1.5)), *ROWS[1:]]
+    assert overview.figure(same) == overview.figure(ROWS) != overview.figure(other)
+    assert overview.figure(other)["arguments"]["scores"][0] == 1.0
+
+
+def test_the_committed_figures_are_of_the_committed_results_and_of_todays_style():
+    assert not report.stale_figures(), "run python -m shared.report"
+    with Image.open(ROOT / overview.FIGURE) as image:
         assert image.width >= 1_400  # 200 dpi, shown at 700 pixels
 
 
-def test_the_committed_figure_is_of_the_committed_results():
-    assert not overview.is_stale(ROWS, ROOT / overview.FIGURE), "run python -m shared.report"
+def test_a_style_that_changes_draws_every_figure_again_from_what_is_recorded(tmp_path, monkeypatch):
+    root, lesson = tmp_path / "course", ROOT / "task-1" / "ag-news"
+    copied = root / "task-1" / "ag-news"
+    shutil.copytree(lesson, copied)
+    shutil.copyfile(ROOT / "pyproject.toml", root / "pyproject.toml")
+    records = plots.save_all({"seeds": plots.seeds({"plain": [0.5]}, "accuracy")}, copied / "plots" / "laptop")
+    (copied / "plots" / "laptop" / "figures.json").write_text(json.dumps(records))
+    assert {path.name for path in report.write_pages(root)} >= {overview.FIGURE}
+    assert report.stale_figures(root) == {}
+    monkeypatch.setattr(plots, "STYLE", plots.STYLE + 1)
+    monkeypatch.setattr(plots, "ORANGE", "#000000")
+    before = (copied / "plots" / "laptop" / "seeds.png").read_bytes()
+    assert {path.name for path in report.write_pages(root)} == {overview.FIGURE, "seeds.png"}
+    assert (copied / "plots" / "laptop" / "seeds.png").read_bytes() != before and report.stale_figures(root) == {}

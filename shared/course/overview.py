@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 import tomllib
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 FIGURE = "overview.png"
-STYLE = 1  # raise it when the figure is to look different, and every committed one is stale
 COLUMNS = {
     "new": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score, baseline | |",
     "baru": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor, pembanding | |",
@@ -69,28 +67,8 @@ def finding(rows: list[Row]) -> str:
     return f"{above} of {len(rows)} lessons score above their baseline with the whole 95 % interval"
 
 
-def shown(rows: list[Row]) -> list[tuple[str, tuple[float, float, float], float, float | None]]:
-    """What the figure takes of each row: (name, (score, low, high), baseline, published score)."""
-    return [(textwrap.fill(f"{row.title} ({row.measure})", 30), row.score, row.baseline, row.published) for row in rows]
-
-
-def fingerprint(rows: list[Row]) -> str:
-    """All that the figure is drawn from."""
-    return json.dumps([STYLE, shown(rows)])
-
-
-def is_stale(rows: list[Row], path: Path) -> bool:
-    """Whether the figure was drawn from other results, or in an older style."""
-    from PIL import Image
-
-    if not path.is_file():
-        return True
-    with Image.open(path) as image:
-        return image.info.get("Description") != fingerprint(rows)
-
-
-def draw(rows: list[Row], path: Path) -> None:
-    """Draw the figure, which tells in its metadata what it was drawn from."""
-    from shared import plots
-
-    plots.save(plots.overview(shown(rows), finding(rows)), path.parent, path.stem, dpi=200, metadata={"Description": fingerprint(rows)})
+def figure(rows: list[Row]) -> dict[str, Any]:
+    """What the figure is drawn from, as `plots.redraw` takes it."""
+    shown = [[textwrap.fill(f"{row.title} ({row.measure})", 30), *row.score, row.baseline, row.published] for row in rows]
+    columns = dict(zip(("names", "scores", "lows", "highs", "baselines", "published"), map(list, zip(*shown, strict=True)), strict=True))
+    return {"plot": "overview", "arguments": {**columns, "finding": finding(rows)}}

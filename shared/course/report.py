@@ -1,6 +1,6 @@
 """From results to readable pages: results JSON + narrative template -> report.md and the README tables.
 
-    python -m shared.report            render every report and README table
+    python -m shared.report            render every report, README table and figure that is stale
     python -m shared.report --check    exit 1 and name the files that are stale
     python -m shared.report --memory   count the memory table of the encoder–decoders again
     python -m shared.report --publish OWNER/NAME   stamp the repository's address into badges, setup cells and READMEs
@@ -65,10 +65,10 @@ def writing_results(run: RunFolder) -> AbstractContextManager[None]:
 
 
 def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
-    """`plots/*.png` and, last, `results.json` in the run folder; a line says where. CourseError where the disk is full."""
+    """`plots/*.png`, what they were drawn from and, last, `results.json`; a line says where. CourseError where the disk is full."""
     with writing_results(run):
-        for name, figure in figures.items():
-            plots.save(figure, run.path / "plots", name)
+        records = plots.save_all(figures, run.path / "plots")
+        write_whole(run.path / "plots" / "figures.json", json.dumps(records, ensure_ascii=False) + "\n")
         write_json(run.path / "results.json", results)  # last, since a run that has it is complete
     made = "results.json, {} plots and the model" if any(run.model.glob("*")) else "results.json and {} plots"  # a lab keeps no model
     print(f"{made.format(len(figures))} are in {runtime.outputs_root().name}/{run.name}")
@@ -318,6 +318,14 @@ def _renderers(root: Path) -> list[Callable[[], dict[Path, str]]]:
     """What renders the repository's files: a report at a time, then the READMEs, which need all lessons."""
     lessons = lesson_folders(root)
     return [*(partial(_report, lesson) for lesson in lessons), partial(_readmes, root, lessons)]
+
+
+def stale_figures(root: Path = ROOT) -> dict[Path, dict[str, Any]]:
+    """The figures that today's results or style would draw otherwise, each with what to draw it from: {path: record}."""
+    records = {root / overview.FIGURE: overview.figure(overview_rows(root, lesson_folders(root)))}
+    for file in sorted(root.glob("task-*/*/plots/*/figures.json")):
+        records |= {file.parent / f"{name}.png": record for name, record in json.loads(file.read_text(encoding="utf8")).items()}
+    return {path: record for path, record in records.items() if plots.is_stale(record, path)}
 
 
 def _report(lesson: Path) -> dict[Path, str]:
@@ -618,9 +626,10 @@ def write_pages(root: Path = ROOT) -> list[Path]:
         for path, text in stale.items():
             write_whole(path, text)
             written.append(path)
-    if not broken and overview.is_stale(rows := overview_rows(root, lesson_folders(root)), root / overview.FIGURE):
-        overview.draw(rows, root / overview.FIGURE)
-        written.append(root / overview.FIGURE)
+    if not broken:
+        for path, record in stale_figures(root).items():
+            plots.save(plots.redraw(record), path.parent, path.stem, record)
+            written.append(path)
     if broken:
         raise CourseError(f"{broken}. The other reports are written; when this is mended, python -m shared.report renders the rest")
     return written
@@ -642,9 +651,7 @@ def main(argv: list[str] | None = None) -> int | None:
     if options.memory:
         print(f"memory tables: {len(write_memory())} changed")
     if options.check:
-        stale = [path for path, text in rendered().items() if _old(path) != text]
-        if overview.is_stale(overview_rows(ROOT, lesson_folders()), ROOT / overview.FIGURE):
-            stale.append(ROOT / overview.FIGURE)
+        stale = [*(path for path, text in rendered().items() if _old(path) != text), *stale_figures()]
         for path in stale:
             print(f"stale: {path.relative_to(ROOT).as_posix()} (run python -m shared.report)")
         return 1 if stale else 0
