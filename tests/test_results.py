@@ -443,10 +443,10 @@ def lab_contender(checkout, f1, rows=100):
     part = {"source": "folder", "fingerprint": "a" * 16}
     score = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
     told = {"title": "Lab: stride and spans", "f1": score, "always_refuse": 0.5, "scored": rows,
-            "tested": ["v2_validation"], "train_rows": 900, "model": "owner/small one", "parameters": 22, "trained": 11,
-            "minutes": 1.5, "memory": 1_234.4}
+            "tested": ["v2_validation"], "train_rows": 900, "minutes": 1.5, "memory": 1_234.4}
     results = {"lesson": "task-2/lab-stride-and-spans", "profile": "laptop", "seed": 0, "environment": {"device": "cpu"},
-               "data": {"v2_train": part | {"rows": 900}, "v2_validation": part | {"rows": 2 * rows}}, "tables": {"headline": [told]}}
+               "data": {"v2_train": part | {"rows": 900}, "v2_validation": part | {"rows": 2 * rows}}, "tables": {"headline": [told]},
+               "models": [{"id": "owner/small one", "parameters": 22, "trainable": 11}]}
     (folder / "results" / "laptop.json").write_text(json.dumps(results))
 
 

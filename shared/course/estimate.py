@@ -256,7 +256,7 @@ def main(argv: list[str] | None = None) -> int | None:
     parser = argparse.ArgumentParser(prog="python -m shared.course.estimate", description="estimated minutes and memory of `colab` on a T4")
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, for one lesson")
-    parser.add_argument("--write", action="store_true", help="put the table of all lessons into README.md")
+    parser.add_argument("--write", action="store_true", help="put the table of all lessons into MACHINES.md")
     options = parser.parse_args(argv)
     notebooks = run.find_lessons(options.lessons)
     if not options.lessons:  # labs say themselves how long they take

@@ -10,8 +10,8 @@ from typing import Any
 
 FIGURE = "overview.png"
 COLUMNS = {
-    "new": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score, baseline | |",
-    "baru": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor, pembanding | |",
+    "en": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score, baseline | |",
+    "id": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor, pembanding | |",
 }
 
 
@@ -21,8 +21,7 @@ class Row:
 
     number: int
     title: str
-    new: str
-    baru: str
+    new: dict[str, str]
     after: str
     minutes: str
     measure: str
@@ -47,15 +46,15 @@ def in_order(lessons: list[Path], known: dict[str, Any]) -> list[Path]:
     return sorted(lessons, key=lambda lesson: (names.index(lesson.name) if lesson.name in known else len(names), lesson.as_posix()))
 
 
-def table(rows: list[Row], language: str = "new", up: str = "") -> str:
-    """The table of lessons. `language` is "new" for English, "baru" for Indonesian; `up` leads from the page to the root."""
+def table(rows: list[Row], language: str = "en", up: str = "") -> str:
+    """The table of lessons. `language` is "en" or "id", for Indonesian; `up` leads from the page to the root."""
     lines = [COLUMNS[language], "|--:|:--|:--|:--|:--|:--|:--|"]
     for row in rows:
         value, low, high = (f"{number:.1f}" for number in row.score)
         score = f"{row.measure} **{value}** [{low}, {high}]".replace(" ", "\N{NO-BREAK SPACE}").replace("-", "\N{NON-BREAKING HYPHEN}")
         links = f"[Colab]({row.colab}) [Kaggle]({row.kaggle}) [report]({up}{row.report})"
         lines.append(
-            f"| {row.number} | [{row.title}]({up}{row.notebook}) | {getattr(row, language)} | {row.after} | {row.minutes} "
+            f"| {row.number} | [{row.title}]({up}{row.notebook}) | {row.new[language]} | {row.after} | {row.minutes} "
             f"| {score}<br>{row.baseline:.1f} | {links} |"
         )
     return "\n".join(lines)

@@ -343,7 +343,7 @@ def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
         if not readme.is_file():
             continue
         inside = [lesson for lesson in lessons if readme.parent in lesson.parents and lesson_results(lesson)]
-        language, here = "baru" if readme.name == "README.id.md" else "new", readme.parent.relative_to(root).as_posix()
+        language, here = "id" if readme.name == "README.id.md" else "en", readme.parent.relative_to(root).as_posix()
         mine = [row for row in rows if here == "." or row.report.startswith(f"{here}/")]
         text = readme.read_text(encoding="utf8")
         text = fill(text, "results", results_table(inside, readme.parent))
@@ -361,14 +361,14 @@ def overview_rows(root: Path, lessons: list[Path]) -> list[overview.Row]:
     rows = []
     for lesson in lessons:
         if found := lesson_results(lesson):
-            results, told = inert(found[0]), known.get(lesson.name, {"new": "", "baru": "", "before": []})
+            results, told = inert(found[0]), known.get(lesson.name, {"new": {"en": "", "id": ""}, "before": []})
             page, notebook = headline(lesson, results), next(lesson.glob("*.ipynb")).relative_to(root).as_posix()
             part = _headline_part(page, results)
             scale = 1 if part["metric"] in HUNDREDS else 100
             published = getattr(page, "published_score", None)
             rows.append(
                 overview.Row(
-                    number=numbers.get(lesson.name, len(rows) + 1), title=page.title, new=told["new"], baru=told["baru"],
+                    number=numbers.get(lesson.name, len(rows) + 1), title=page.title, new=told["new"],
                     after=", ".join(str(numbers[name]) for name in told["before"]) or "–",
                     minutes=f"{estimates.get(lesson.name, '?')} / {results['seconds']['train'] / 60:.0f}",
                     measure=MEASURES.get(part["metric"], part["metric"].replace("_", " ")),
@@ -485,13 +485,14 @@ def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[
 
 def _lab_entry(contender: Contender, lab: Path, results: dict[str, Any]) -> dict[str, Any]:
     """The same of a lab: its `headline` table says what `save_results` and a template say of a lesson."""
-    (told,), data = results["tables"]["headline"], results["data"]
+    (told,), data, model = results["tables"]["headline"], results["data"], results["models"][0]
     return {
         "family": contender.family, "lesson": lab, "page": f"{lab.name.replace('-', '_')}.ipynb",
         "title": told["title"], "results": results,
         "metric": "f1", "score": told["f1"], "baseline": ("always refuse", told["always_refuse"]),
         "tested": told["tested"], "scored": told["scored"], "prints": [data[split]["fingerprint"] for split in told["tested"]],
-        **{key: told[key] for key in ("train_rows", "model", "parameters", "trained", "minutes", "memory")},
+        "model": model["id"], "parameters": model["parameters"], "trained": model["trainable"],
+        **{key: told[key] for key in ("train_rows", "minutes", "memory")},
     }  # fmt: skip
 
 
@@ -626,12 +627,11 @@ def write_pages(root: Path = ROOT) -> list[Path]:
         for path, text in stale.items():
             write_whole(path, text)
             written.append(path)
-    if not broken:
-        for path, record in stale_figures(root).items():
-            plots.save(plots.redraw(record), path.parent, path.stem, record)
-            written.append(path)
     if broken:
         raise CourseError(f"{broken}. The other reports are written; when this is mended, python -m shared.report renders the rest")
+    for path, record in stale_figures(root).items():
+        plots.save(plots.redraw(record), path.parent, path.stem, record)
+        written.append(path)
     return written
 
 
