@@ -29,7 +29,7 @@ from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
-STYLE = 1  # raise it when figures are to look different: every committed one is drawn again
+STYLE = 2  # raise it when figures are to look different: every committed one is drawn again
 
 
 def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
@@ -277,7 +277,9 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figur
     axes.barh(names, values, xerr=np.maximum(spread, 0).T, color=[BLUE] * (len(names) - 1) + [ORANGE], capsize=3)
     for i, value in enumerate(values):
         shown = f"{value:.3f}" if top <= 1 else f"{value:.1f}"
-        axes.text(0.01 * top, i, shown, va="center", color="white" if value > 0.15 * top else "black", fontweight="bold")
+        inside = value > 0.15 * top  # else it stands behind the interval
+        at = 0.01 * top if inside else max(value, scores[names[i]].get("high", value)) + 0.01 * top
+        axes.text(at, i, shown, va="center", color="white" if inside else "black", fontweight="bold")
     axes.set(xlabel=measure, xlim=(0, top))
     axes.grid(axis="y", visible=False)
     return figure

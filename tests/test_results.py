@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import itertools
 import json
 import os
 import re
@@ -150,6 +151,17 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     assert readme.startswith("top\n") and readme.endswith("end\n") and "old\n" not in readme
     assert f"**{100 * accuracy['value']:.1f} %" in readme and "[Demo](task-1/demo/report.md)" in readme
     assert "[Demo](task-1/demo/demo.ipynb)" in readme
+
+
+@pytest.mark.parametrize(("sources", "told"), [({"bundled"}, True), ({"bundled", "folder"}, False), ({"hub"}, False)])
+def test_a_report_says_below_its_title_that_a_run_had_only_the_courses_rows(checkout, sources, told):
+    results = json.loads((checkout / "task-1/demo/results/laptop.json").read_text())
+    for part, source in zip(results["data"].values(), itertools.cycle(sorted(sources)), strict=False):
+        part["source"] = source
+    template = checkout / "task-1" / "demo" / "report.md.j2"
+    template.write_text("# Demo\n\nNumbers\n")
+    text = report.render(template, results, "plots", "results.json")
+    assert text.startswith("# Demo\n\n**A trial run** on the few rows") is told and text.endswith("\n\nNumbers\n")
 
 
 def test_a_report_says_that_the_run_was_trained_for_longer_than_planned(checkout):

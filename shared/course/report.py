@@ -176,7 +176,17 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     """
     with _errors_naming(template):
         page = environment(template.parent).get_template(template.name)
-        return page.render(r=inert(results), plots=plots, results_file=results_file).strip() + "\n" + _longer(results)
+        text = page.render(r=inert(results), plots=plots, results_file=results_file).strip()
+    return _bundled(results, text) + "\n" + _longer(results)
+
+
+def _bundled(results: dict[str, Any], text: str) -> str:
+    """The report, which says below its title where a run had no data but the course's own rows."""
+    if {part["source"] for part in results["data"].values()} != {"bundled"}:
+        return text
+    title, _, rest = text.partition("\n")
+    told = "**A trial run** on the few rows that were written for this course: it shows that everything works, not what the model can do."
+    return f"{title}\n\n{told}\n{rest}"
 
 
 def _longer(results: dict[str, Any]) -> str:
