@@ -182,7 +182,7 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
 
 def _bundled(results: dict[str, Any], text: str) -> str:
     """The report, which says below its title where a run had no data but the course's own rows."""
-    if {part["source"] for part in results["data"].values()} != {"bundled"}:
+    if {part["source"] for part in results.get("data", {}).values()} != {"bundled"}:
         return text
     title, _, rest = text.partition("\n")
     told = "**A trial run** on the few rows that were written for this course: it shows that everything works, not what the model can do."
