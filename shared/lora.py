@@ -20,7 +20,7 @@ from safetensors import safe_open
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from shared.course import runtime
+from shared.course import runtime, standin
 from shared.course.runtime import CourseError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def four_bit(dtype: torch.dtype | None = None) -> BitsAndBytesConfig | None:
         raise CourseError("4-bit weights need the package bitsandbytes: pip install bitsandbytes, or set four_bit=false")
     from bitsandbytes.nn import modules
 
+    if standin.kind_of_models() == "packaged":
+        print("NOTE: a packaged decoder was stored in 4 bits (Q4_1) before; NF4 rounds its weights a second time.")
     modules.has_avx512bf16 = lambda: False
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype or compute_dtype()

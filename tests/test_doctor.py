@@ -60,7 +60,7 @@ def test_a_thinking_block_and_templates_that_part_are_told(chat):
     found = doctor.examine(chat)
     assert "enable_thinking=False" in found["thinking block"]
     assert found["training and generation"] == "the same up to the answer"  # the block is written, and so trained, as part of the answer
-    chat.chat_template = chat.chat_template.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
+    chat.chat_template = chat.chat_template.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\nWell'")
     assert "they part at" in doctor.examine(chat)["training and generation"]
 
 
