@@ -1290,3 +1290,20 @@ def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, titl
     page = (folder / "report.md").read_text(encoding="utf8")
     assert page.startswith(title) and "from the file export.csv" in page
     assert not re.search("published|XQuAD|Contamination|written for this course|SQuAD v2|Earlier versions", page)
+
+
+def test_a_decoder_learns_to_summarise_a_readers_file(write, tmp_path):
+    """Special tokens in its texts stay text, and are counted."""
+    rows = [
+        {"Text": f"Ticket {n}: the printer on floor {n % 7} was empty, and Tova{n} refilled it before lunch. <|endoftext|> " * 2, "Kurz": f"Tova{n} helped."}
+        for n in range(40)
+    ]  # fmt: skip
+    file = write("notes.csv", delimited(rows))
+    said, results = run("phi2-xsum", tmp_path / "runs", f"data={file}", "document=Text", "summary=Kurz")
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob("*_phi2-xsum")
+    assert {part["source"] for part in results["data"].values()} == {"file notes.csv"} and results["data"]["test"]["rows"] == 8
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data with QLoRA: a decoder writes summaries\n") and "from the file notes.csv" in page
+    assert not re.search("published|Contamination|written for this course|earlier version", page)
+    assert "56 in 28 of 28 texts" in (folder / "phi2_xsum.ipynb").read_text(encoding="utf8")
