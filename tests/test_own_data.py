@@ -1294,10 +1294,8 @@ def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, titl
 
 def test_a_decoder_learns_to_summarise_a_readers_file(write, tmp_path):
     """Special tokens in its texts stay text, and are counted."""
-    rows = [
-        {"Text": f"Ticket {n}: the printer on floor {n % 7} was empty, and Tova{n} refilled it before lunch. <|endoftext|> " * 2, "Kurz": f"Tova{n} helped."}
-        for n in range(40)
-    ]  # fmt: skip
+    text = "Ticket {0}: the printer on floor {1} was empty, and Tova{0} refilled it before lunch. <|endoftext|> "
+    rows = [{"Text": text.format(n, n % 7) * 2, "Kurz": f"Tova{n} helped."} for n in range(40)]
     file = write("notes.csv", delimited(rows))
     said, results = run("phi2-xsum", tmp_path / "runs", f"data={file}", "document=Text", "summary=Kurz")
     assert results is not None, said
