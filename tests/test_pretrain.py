@@ -7,6 +7,7 @@ import string
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
 
 from shared import data, metrics
@@ -107,6 +108,30 @@ def test_the_texts_are_those_of_training_splits_and_none_that_is_scored():
     assert sorted(found) == sorted(SQUAD)
     assert not set(found) & set(data.bundled_split("squad", "validation")["context"])
     assert texts_of("cnn_dailymail") == list(NEWS)
+
+
+def test_runs_are_eight_words_without_signs_and_a_shorter_text_is_one():
+    words = "one two three four five six seven eight nine".split()
+    assert pretrain.runs("One, two three -- four five. Six: seven eight (nine)!") == {tuple(words[:8]), tuple(words[1:])}
+    assert pretrain.runs("Two words.") == {("two", "words")} and pretrain.runs("...") == {()}
+
+
+def test_a_text_printed_again_with_another_opening_is_found():
+    story, other = (" ".join(f"{stem}{number}" for number in range(100)) for stem in ("word", "other"))
+    scored = pretrain.runs(story)
+    assert pretrain.again(story, scored) and pretrain.again(f"Updated on Monday. {story.title()}", scored)
+    assert pretrain.again(f"{other} {' '.join(story.split()[:30])}", scored)  # 23 of its 123 runs
+    assert not pretrain.again(f"{other} {' '.join(story.split()[:17])}", scored)  # 10 of 110
+    assert not pretrain.again(other, scored)
+
+
+def test_a_training_text_that_is_scored_in_other_words_at_its_start_is_left_out(monkeypatch):
+    scored = data.bundled_split("cnn_dailymail", "test")
+    train = data.bundled_split("cnn_dailymail", "train")
+    reprint = train[0] | {"article": "Updated on Monday with more. " + scored[0]["article"]}
+    splits = {"train": Dataset.from_list([reprint, train[1], train[1]]), "validation": train.select([2]), "test": scored}
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **options: splits)
+    assert texts_of("cnn_dailymail") == [train[1]["article"]]
 
 
 def test_held_out_pairs_are_about_other_texts():

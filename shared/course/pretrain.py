@@ -6,7 +6,8 @@
 qa: *cloze* questions. A few words of a sentence are asked for, with some of the words around them as the question (Lewis, Denoyer,
 Riedel 2019, arXiv 1906.04980). news: write the lead of an article, or its principal sentences, a quarter of which are missing in
 what is read (the gap sentences of PEGASUS: Zhang, Zhao, Saleh, Liu 2020, arXiv 1912.08777). Both are written as the lessons
-write their sources. The texts are those of training splits; what stands in a split that is scored is left out.
+write their sources. The texts are those of training splits; a text that shares a tenth of its runs of eight words with one that is
+scored (news is printed again, with another opening) is left out.
 
 The model goes into the course's cache, from where the stand-in Hub serves it; its configuration notes what it was taught. A
 training that was interrupted goes on with `--set resume=` and the run's name.
@@ -34,6 +35,7 @@ from shared.course import rows, runtime, standin, substitutes
 from shared.course.runtime import CourseError, RunFolder
 from shared.course.settings import COMMON, Settings, overridden
 
+RUN, SHARED = 8, 0.1  # words in a run, and the share of a text's runs that may stand in a scored text
 PIECE, ARTICLE = 150, 300  # words of what is read with a cloze question, and of an article, whose rest no encoder here would see
 LEAD = 45  # words after which no sentence is added to what is to be written
 NUMBER, NAME = re.compile(r"\W*\d"), re.compile(r"\W*[A-ZÀ-Þ]")
@@ -50,7 +52,7 @@ Pair = tuple[str, str]  # what is read, what is to be written
 
 
 def texts_of(name: str) -> list[str]:
-    """The distinct texts of a data set's training split, without those that another split has; [] where none is served."""
+    """The distinct texts of a data set's training split, without what `again` finds in other splits; [] where none is served."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
 
@@ -60,8 +62,20 @@ def texts_of(name: str) -> list[str]:
     except DatasetNotFoundError:
         print(f"{spec.hub_id} is not served here: its texts are left out")
         return []
-    scored = {text for split, part in splits.items() if split != "train" for text in part[column]}
-    return [text for text in dict.fromkeys(splits["train"][column]) if text not in scored]
+    scored = {run for split, part in splits.items() if split != "train" for text in part[column] for run in runs(text)}
+    return [text for text in dict.fromkeys(splits["train"][column]) if not again(text, scored)]
+
+
+def runs(text: str) -> set[tuple[str, ...]]:
+    """All runs of RUN words of a text, in lower case and without signs; the whole text where it is shorter."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
+
+
+def again(text: str, scored: set[tuple[str, ...]]) -> bool:
+    """True for a text of which SHARED or more of the runs are among `scored`."""
+    own = runs(text)
+    return len(own & scored) >= SHARED * len(own)
 
 
 def pieces(text: str, words: int = PIECE) -> list[list[str]]:
