@@ -23,7 +23,6 @@ SMALLER = {
     "llm-sst2": "epochs=1 shots=2 shot_draws=2 shot_rows=12 optimizer=adamw_torch_fused",
     "phi2-xsum": "train_rows=12 validation_rows=4 test_rows=4 lab_rows=4 lab_test_rows=2 max_length=256 lab_new_tokens=16 max_new_tokens=8 "
     "optimizer=adamw_torch_fused",
-    "t5-cnn-dailymail": "test_rows=4 decoding_rows=2 max_target=24",
     "t5-en-id": "epochs=1",
 }
 
