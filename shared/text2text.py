@@ -22,6 +22,7 @@ from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTr
 
 from shared import data
 from shared.course.runtime import CourseError, encodable, memory_for, progress
+from shared.doctor import examine as template_doctor  # noqa: F401  what a tokenizer and its chat template do
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 # Greedy decoding, and nothing else that a checkpoint's generation_config may ask for (BART-base: four beams, no trigram twice, EOS

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
@@ -168,6 +169,26 @@ def test_adapters_without_a_note_of_their_base_are_refused_where_they_do_not_fit
         lora.load_adapter(other, tmp_path, other_card)
 
 
+def test_a_plain_adapter_is_checked_against_its_base_by_id_and_shapes(tmp_path):
+    """As peft saves it, without a note of the course."""
+    model, _, _ = load()
+    model.config.name_or_path = "ada/base"
+    adapted = lora.add_adapters(model, 4, 8)
+    adapted.peft_config["default"].base_model_name_or_path = "ada/base"
+    adapted.save_pretrained(tmp_path)
+    lora.check_base(lora.without_adapters(adapted), tmp_path)
+    other = load()[0]
+    other.config.name_or_path = "bob/base"
+    with pytest.raises(CourseError, match=r"another base model \(id ada/base, this one has bob/base\): load ada/base first"):
+        lora.load_adapter(other, tmp_path)
+    for layers, width, message in ((1, 256, r"it has no layer model\.layers\.1"), (2, 96, r"fc\d has 96 \w+ features, not \d+")):
+        sizes = {"hidden_size": 64, "intermediate_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
+        small = AutoModelForCausalLM.from_config(PhiConfig(vocab_size=50, **sizes))
+        small.config.name_or_path = "ada/base"
+        with pytest.raises(CourseError, match=f"does not fit this model .{message}"):
+            lora.check_base(small, tmp_path)
+
+
 def test_a_folder_without_adapters_is_told(tmp_path):
     model, _, card = load()
     with pytest.raises(CourseError, match="holds no adapter"):
@@ -206,6 +227,44 @@ def test_every_linear_layer_of_a_block_and_no_other_gets_an_adapter():
         adapted = lora.add_adapters(model, 2, 4)
         found = {name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
         assert found == blocks
+
+
+ATTENTION, GATED = ["q_proj", "k_proj", "v_proj", "o_proj"], ["gate_proj", "up_proj", "down_proj"]
+OTHERS = {
+    "qwen3": {*ATTENTION, *GATED}, "gemma3_text": {*ATTENTION, *GATED}, "smollm3": {*ATTENTION, *GATED}, "mistral": {*ATTENTION, *GATED},
+    "phi3": {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}, "modernbert-decoder": {"q_proj", "k_proj", "v_proj", "Wo", "Wi"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@both_weights
+def test_decoders_that_nobody_named_get_adapters_on_all_linear_layers_of_their_blocks(tmp_path, kind, packed):
+    sizes = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2} | ({"cls_token_id": 3, "sep_token_id": 4} if "bert" in kind else {})
+    grouped = {} if "bert" in kind else {"num_key_value_heads": 1, "head_dim": 32}
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **tokens, **grouped)).save_pretrained(tmp_path)
+    quantization = lora.four_bit(torch.float32) if packed else None
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, quantization_config=quantization)
+    output = model.get_output_embeddings()
+    found = lora.target_modules(model)
+    assert set(found) == OTHERS[kind] and len(found) == len(OTHERS[kind])
+    blocks = {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear) and ".layers." in name}
+    adapted = lora.add_adapters(model, 4, 8)
+    layers = {name.removeprefix("base_model.model.") for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
+    assert layers == blocks and adapted.get_base_model().get_output_embeddings() is output
+    ids = torch.arange(5, 25).reshape(2, 10)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+    losses = losses_of_steps(adapted, batch)
+    assert losses[-1] < losses[0]
+    assert lora.largest_difference(adapted, lora.merge(adapted), batch) < 1e-4
+
+
+def test_a_model_without_blocks_is_told():
+    model = small_bert()
+    model.bert.encoder = torch.nn.Identity()
+    with pytest.raises(CourseError, match="a bert has no linear layers in blocks"):
+        lora.target_modules(model)
 
 
 def test_bert_trains_its_head_too():
@@ -265,13 +324,9 @@ def test_logits_are_checked_in_the_arithmetic_of_the_training():
     assert exact == lora.logits(model, batch).abs().max() and rounded != exact
 
 
-def test_unknown_architectures_and_ranks_are_told():
-    model, _, _ = load()
+def test_a_rank_that_trains_nothing_is_told():
     with pytest.raises(CourseError, match="rank 0"):
-        lora.add_adapters(model, 0, 8)
-    model.config.model_type = "phy"
-    with pytest.raises(CourseError, match="did you mean 'phi'"):
-        lora.add_adapters(model, 4, 8)
+        lora.add_adapters(load()[0], 0, 8)
 
 
 def test_the_note_of_the_base_names_no_folder(tmp_path):

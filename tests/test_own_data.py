@@ -1313,3 +1313,18 @@ def test_summaries_are_learned_from_a_readers_file(write, tmp_path):
     page = (folder / "report.md").read_text(encoding="utf8")
     assert page.startswith("# Your data with T5: a model that writes the summary\n") and "from the file reports.csv" in page
     assert not re.search("published|CNN|Contamination|written for this course|Earlier versions", page)
+
+
+def test_a_decoder_learns_to_summarise_a_readers_file(write, tmp_path):
+    """Special tokens in its texts stay text, and are counted."""
+    text = "Ticket {0}: the printer on floor {1} was empty, and Tova{0} refilled it before lunch. <|endoftext|> "
+    rows = [{"Text": text.format(n, n % 7) * 2, "Kurz": f"Tova{n} helped."} for n in range(40)]
+    file = write("notes.csv", delimited(rows))
+    said, results = run("phi2-xsum", tmp_path / "runs", f"data={file}", "document=Text", "summary=Kurz")
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob("*_phi2-xsum")
+    assert {part["source"] for part in results["data"].values()} == {"file notes.csv"} and results["data"]["test"]["rows"] == 8
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data with QLoRA: a decoder writes summaries\n") and "from the file notes.csv" in page
+    assert not re.search("published|Contamination|written for this course|earlier version", page)
+    assert "56 in 28 of 28 texts" in (folder / "phi2_xsum.ipynb").read_text(encoding="utf8")

@@ -81,6 +81,7 @@ MODELS = {
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "llama-3.2-1b": Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True),
     "phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
+    "microsoft/phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
 }
 Shape = tuple[int, int, int]  # rows of a batch, tokens of the longest row, of its target (1 where there is none)
 Tokens = float | tuple[float, float]  # of a mean row, or of its source and target

@@ -150,17 +150,17 @@ def llm_squad_v2(p: Plan, c: dict[str, Any]) -> None:
 
 def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     rows, held, test = (p.rows(f"{split}_rows", "xsum", k) for k, split in enumerate(("train", "validation", "test")))
-    tokens, batch, merged = min(459.0, 0.95 * c["max_length"]), c["generation_batch"], c["merge_to_write"]
-    p.training(tokens, rows, held, c["max_length"], answer=28)
-    p.writing(tokens, test, c["max_new_tokens"], batch, merged=merged, times=2)  # before and after
-    p.writing(tokens, 90, c["max_new_tokens"], batch, merged=merged)  # the course's own articles
-    p.resident = 2 * p.deep(c["model"], "parameters")  # whole weights in 16 bits, for the fourth of the lab's trainings; merged copies
-    p.training(tokens, 4 * c["lab_rows"], 0, c["max_length"], answer=28, part="other", epochs=1)
-    p.writing(0.75 * tokens, c["lab_test_rows"], c["lab_new_tokens"], batch, merged=merged, part="other", times=7)
-    p.reading(tokens, held, batch=c["batch_size"], part="other", times=4)  # what do four bits cost?
+    tokens, new, shape = min(459.0, 0.95 * c["max_length"]), c["max_new_tokens"], c["max_length"]
+    p.cfg = c | {"checkpointing": True}
+    p.training(tokens, rows, held, shape, answer=28, batch=4, checks=2)
+    p.resident = 2 * p.deep(c["model"], "parameters")  # the merged copy, which writes, in 16 bits
+    p.writing(tokens, test + 8, new, 16, merged=True, times=2)  # before and after training, and the course's own articles
+    p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1, checks=0)  # exercise 1
+    p.writing(tokens, 8, new, 16, merged=True, part="other")
+    p.hold(2 * p.deep(c["model"], "weights"))  # the adapters on a second base model
     p.host(test, 12.0)
     p.host(rows, 3.0)
-    p.fetch(more=0.3, loads=5)
+    p.fetch(more=0.3, loads=3)
 
 
 def lab_measuring(p: Plan, c: dict[str, Any]) -> None:
