@@ -110,21 +110,6 @@ def test_the_texts_are_those_of_training_splits_and_none_that_is_scored():
     assert texts_of("cnn_dailymail") == list(NEWS)
 
 
-def test_runs_are_eight_words_without_signs_and_a_shorter_text_is_one():
-    words = "one two three four five six seven eight nine".split()
-    assert pretrain.runs("One, two three -- four five. Six: seven eight (nine)!") == {tuple(words[:8]), tuple(words[1:])}
-    assert pretrain.runs("Two words.") == {("two", "words")} and pretrain.runs("...") == {()}
-
-
-def test_a_text_printed_again_with_another_opening_is_found():
-    story, other = (" ".join(f"{stem}{number}" for number in range(100)) for stem in ("word", "other"))
-    scored = pretrain.runs(story)
-    assert pretrain.again(story, scored) and pretrain.again(f"Updated on Monday. {story.title()}", scored)
-    assert pretrain.again(f"{other} {' '.join(story.split()[:30])}", scored)  # 23 of its 123 runs
-    assert not pretrain.again(f"{other} {' '.join(story.split()[:17])}", scored)  # 10 of 110
-    assert not pretrain.again(other, scored)
-
-
 def test_a_training_text_that_is_scored_in_other_words_at_its_start_is_left_out(monkeypatch):
     scored = data.bundled_split("cnn_dailymail", "test")
     train = data.bundled_split("cnn_dailymail", "train")

@@ -35,7 +35,6 @@ from shared.course import rows, runtime, standin, substitutes
 from shared.course.runtime import CourseError, RunFolder
 from shared.course.settings import COMMON, Settings, overridden
 
-RUN, SHARED = 8, 0.1  # words in a run, and the share of a text's runs that may stand in a scored text
 PIECE, ARTICLE = 150, 300  # words of what is read with a cloze question, and of an article, whose rest no encoder here would see
 LEAD = 45  # words after which no sentence is added to what is to be written
 NUMBER, NAME = re.compile(r"\W*\d"), re.compile(r"\W*[A-ZÀ-Þ]")
@@ -52,9 +51,11 @@ Pair = tuple[str, str]  # what is read, what is to be written
 
 
 def texts_of(name: str) -> list[str]:
-    """The distinct texts of a data set's training split, without what `again` finds in other splits; [] where none is served."""
+    """The distinct texts of a data set's training split, without what stands in another split, too; [] where none is served."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+
+    from shared.data import drop_reprints
 
     spec, column = rows.DATA_SETS[name], COLUMNS[name]
     try:
@@ -62,20 +63,8 @@ def texts_of(name: str) -> list[str]:
     except DatasetNotFoundError:
         print(f"{spec.hub_id} is not served here: its texts are left out")
         return []
-    scored = {run for split, part in splits.items() if split != "train" for text in part[column] for run in runs(text)}
-    return [text for text in dict.fromkeys(splits["train"][column]) if not again(text, scored)]
-
-
-def runs(text: str) -> set[tuple[str, ...]]:
-    """All runs of RUN words of a text, in lower case and without signs; the whole text where it is shorter."""
-    words = re.findall(r"\w+", text.lower())
-    return {tuple(words[start : start + RUN]) for start in range(max(1, len(words) - RUN + 1))}
-
-
-def again(text: str, scored: set[tuple[str, ...]]) -> bool:
-    """True for a text of which SHARED or more of the runs are among `scored`."""
-    own = runs(text)
-    return len(own & scored) >= SHARED * len(own)
+    scored = [text for split, part in splits.items() if split != "train" for text in part[column]]
+    return list(dict.fromkeys(drop_reprints(splits["train"], scored, column)[column]))
 
 
 def pieces(text: str, words: int = PIECE) -> list[list[str]]:
