@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
-STYLE = 3  # raise it when figures are to look different: every committed one is drawn again
+STYLE = 4  # raise it when figures are to look different: every committed one is drawn again
 
 
 WIDTH = 7.0  # inches of every figure; pages show it at 700 pixels, so that no letter is smaller than 11 points
@@ -234,11 +235,16 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
     left.legend()
     for axes in right:
         for key, colour in zip(scores, sns.color_palette("colorblind", len(scores)), strict=True):
-            axes.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
+            axes.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=_score_name(key))
         axes.set(xlabel="step", ylabel="validation score")
         axes.legend()
     _finding(figure, _best_check(checks, scores) if checks else f"The training loss ends at {train[-1][1]:.3g}")
     return figure
+
+
+def _score_name(key: str) -> str:
+    """A key of the Trainer's history as the field writes it: rouge1 is ROUGE-1, macro_f1 macro-F1."""
+    return re.sub(r"^rouge", "ROUGE-", key.replace("_", "-")).replace("f1", "F1")
 
 
 def _best_check(checks: list[dict], scores: tuple[str, ...]) -> str:
@@ -246,7 +252,7 @@ def _best_check(checks: list[dict], scores: tuple[str, ...]) -> str:
     text = f"The validation loss is lowest ({lowest['eval_loss']:.3g}) at step {lowest['step']:,}"
     if scores:
         best = max(checks, key=lambda row: row[f"eval_{scores[0]}"])
-        text += f", {scores[0].replace('_', '-')} highest ({best[f'eval_{scores[0]}']:.3g}) at step {best['step']:,}"
+        text += f", {_score_name(scores[0])} highest ({best[f'eval_{scores[0]}']:.3g}) at step {best['step']:,}"
     return text
 
 
@@ -355,7 +361,9 @@ def _distance(scores: dict[str, dict], own: str, top: float) -> str:
         return ""
     best = max(others, key=others.get)
     gap = (scores[own]["value"] - others[best]) * (100 if top <= 1 else 1)
-    return f"{own[:1].upper() + own[1:]} is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}"
+    inside = scores[own].get("low", np.inf) <= others[best] <= scores[own].get("high", -np.inf)
+    doubt = ", which lies within its interval" if inside else ""
+    return f"{own[:1].upper() + own[1:]} is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}{doubt}"
 
 
 @drawn
@@ -368,8 +376,8 @@ def overview(
     axes.hlines(at, np.minimum(scores, baselines), np.maximum(scores, baselines), color="#D0D0D0", linewidth=2)
     axes.plot(baselines, at, "s", color=BLUE, markersize=7, label="best baseline")
     axes.hlines(at, lows, highs, color=ORANGE, linewidth=3)
-    axes.plot(scores, at, "o", color=ORANGE, markersize=8, label="this course, with its 95 % interval")
-    axes.plot(published, at, "D", color="black", fillstyle="none", markersize=7, label="published, in another way")
+    axes.plot(scores, at, "o", color=ORANGE, markersize=8, label="this course, 95 % interval")
+    axes.plot(published, at, "D", color="black", fillstyle="none", markersize=7, label="published")
     axes.set_yticks(at, names)
     axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)

@@ -893,6 +893,17 @@ def test_drop_overlap_finds_a_story_under_another_headline():
     assert data.drop_overlap(train, test, tail=5)["text"] == ["a goal"]
 
 
+def test_drop_reprints_finds_a_story_with_another_opening_and_end():
+    story, other, third = (" ".join(f"{stem}{number}" for number in range(60)) for stem in ("word", "other", "third"))
+    middle = " ".join(story.split()[10:40])
+    quoted = f"{other} {' '.join(story.split()[:10])}"
+    train = Dataset.from_dict({"text": [story.title(), f"New: {middle} {other}", quoted, third, "short"]})
+    assert shared_data.drop_reprints(train, [story], "text")["text"] == train["text"][2:]
+    assert shared_data.drop_reprints(train, [story], "text", share=0.01)["text"] == train["text"][3:]
+    assert shared_data.drop_reprints(train, ["Short!"], "text")["text"] == train["text"][:4]
+    assert shared_data.drop_reprints(train, [], "text")["text"] == train["text"][:]
+
+
 def test_drop_overlap_says_where_most_texts_are_too_short_for_it(capsys):
     train = described([0, 1], ["Who wrote the first atlas?", "Where is the salt kept?"])
     test = described([0, 1, 1], ["Who wrote the first atlas?", "Where do the swifts sleep?", "a" * 80], split="test")

@@ -1292,6 +1292,29 @@ def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, titl
     assert not re.search("published|XQuAD|Contamination|written for this course|SQuAD v2|Earlier versions", page)
 
 
+def test_summaries_are_learned_from_a_readers_file(write, tmp_path):
+    """Reports that have most of their words in common: none of them is dropped as printed again."""
+    rows = [
+        {
+            "Bericht": f"{row['Absatz']} Nothing else was noted before the office closed for the day. The next shift read it.",
+            "Kurz": f"Tova{n} refilled the printer.",
+        }
+        for n, row in enumerate({row["Absatz"]: row for row in annotated()}.values())
+    ]
+    file = write("reports.csv", delimited(rows, ";").encode("utf-8-sig"))
+    said, results = run("t5-cnn-dailymail", tmp_path / "runs", f"data={file}", "article=Bericht", "highlights=Kurz")
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob("*_t5-cnn-dailymail")
+    assert {split: (part["source"], part["rows"]) for split, part in results["data"].items()} == {
+        "train": ("file reports.csv", 28),
+        "validation": ("file reports.csv", 4),
+        "test": ("file reports.csv", 8),
+    }
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data with T5: a model that writes the summary\n") and "from the file reports.csv" in page
+    assert not re.search("published|CNN|Contamination|written for this course|Earlier versions", page)
+
+
 def test_a_decoder_learns_to_summarise_a_readers_file(write, tmp_path):
     """Special tokens in its texts stay text, and are counted."""
     text = "Ticket {0}: the printer on floor {1} was empty, and Tova{0} refilled it before lunch. <|endoftext|> "

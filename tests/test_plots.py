@@ -235,7 +235,7 @@ def test_learning_curve_draws_losses_and_scores_over_their_steps():
         "training": [[10, 1.4], [20, 0.9], [30, 0.7]],
         "validation": [[10, 1.3], [20, 0.8], [30, 0.9]],
         "accuracy": [[10, 0.4], [20, 0.7], [30, 0.6]],
-        "macro-f1": [[10, 0.35], [20, 0.65], [30, 0.75]],
+        "macro-F1": [[10, 0.35], [20, 0.65], [30, 0.75]],
     }
     assert left.get_ylim()[0] == 0
     finding = "The validation loss is lowest (0.8) at step 20, accuracy highest (0.7) at step 20"
@@ -255,10 +255,10 @@ def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
     left, right = plots.learning_curve(history, scores=("micro_f1", "macro_f1"), loss="binary cross-entropy").axes
     assert left.get_ylabel() == "binary cross-entropy"
     assert {line.get_label(): line.get_xydata().tolist() for line in right.lines} == {
-        "micro-f1": [[10, 1], [20, 2], [30, 3]],
-        "macro-f1": [[10, 0.35], [20, 0.65], [30, 0.75]],
+        "micro-F1": [[10, 1], [20, 2], [30, 3]],
+        "macro-F1": [[10, 0.35], [20, 0.65], [30, 0.75]],
     }
-    assert legend(right) == ["micro-f1", "macro-f1"]
+    assert legend(right) == ["micro-F1", "macro-F1"]
     assert plots.learning_curve(HISTORY).axes[0].get_ylabel() == "cross-entropy"
 
 
@@ -266,7 +266,7 @@ def test_learning_curve_draws_each_of_five_scores_in_a_colour_of_its_own():
     names = ("micro_f1", "macro_f1", "tuned_micro_f1", "tuned_macro_f1", "accuracy")
     checks = [{"step": step, "eval_loss": 1.0} | {f"eval_{name}": 0.5 for name in names} for step in (1, 2, 3)]
     lines = plots.learning_curve([{"step": 1, "loss": 1.0}, *checks], scores=names).axes[1].lines
-    assert [line.get_label() for line in lines] == [name.replace("_", "-") for name in names]
+    assert [line.get_label() for line in lines] == ["micro-F1", "macro-F1", "tuned-micro-F1", "tuned-macro-F1", "accuracy"]
     assert len({line.get_color() for line in lines}) == 5
 
 
@@ -345,6 +345,8 @@ def test_comparison_draws_a_published_score_as_an_open_mark_that_is_compared_wit
     figure = plots.comparison({"model": {"value": 12.0}, "Lead-3": {"value": 20.0}, "published: T5": {"value": 41.0}}, "ROUGE-1", top=50)
     (axes,) = figure.axes
     assert len(axes.patches) == 2 and figure.get_suptitle() == "Model is 8.0 points below Lead-3"
+    close = {"model": {"value": 21.0, "low": 19.0, "high": 23.0}, "Lead-3": {"value": 20.0}}
+    assert plots.comparison(close, "ROUGE-1", top=50).get_suptitle() == "Model is 1.0 points above Lead-3, which lies within its interval"
     (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
     assert mark.get_fillstyle() == "none" and list(mark.get_xdata()) == [41.0]
 

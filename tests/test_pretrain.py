@@ -7,6 +7,7 @@ import string
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, TrainerCallback
 
 from shared import data, metrics
@@ -107,6 +108,15 @@ def test_the_texts_are_those_of_training_splits_and_none_that_is_scored():
     assert sorted(found) == sorted(SQUAD)
     assert not set(found) & set(data.bundled_split("squad", "validation")["context"])
     assert texts_of("cnn_dailymail") == list(NEWS)
+
+
+def test_a_training_text_that_is_scored_in_other_words_at_its_start_is_left_out(monkeypatch):
+    scored = data.bundled_split("cnn_dailymail", "test")
+    train = data.bundled_split("cnn_dailymail", "train")
+    reprint = train[0] | {"article": "Updated on Monday with more. " + scored[0]["article"]}
+    splits = {"train": Dataset.from_list([reprint, train[1], train[1]]), "validation": train.select([2]), "test": scored}
+    monkeypatch.setattr("datasets.load_dataset", lambda *names, **options: splits)
+    assert texts_of("cnn_dailymail") == [train[1]["article"]]
 
 
 def test_held_out_pairs_are_about_other_texts():

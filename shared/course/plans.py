@@ -76,17 +76,18 @@ def extractive_squad(p: Plan, c: dict[str, Any]) -> None:
 
 def t5_cnn_dailymail(p: Plan, c: dict[str, Any]) -> None:
     rows, name, batch, new = p.rows("train_rows", "cnn_dailymail"), "cnn_dailymail", c["batch_size"], c["max_target"]
-    held, test = p.rows("validation_rows", name, 1), p.rows("test_rows", name, 2)
-    tokens, checked, some = (0.94 * c["max_source"], min(75, new)), min(c["check_rows"], held), min(c["decoding_rows"], held)
-    p.training(tokens, rows, checked, c["max_source"], new)
-    p.writing(tokens, checked, new, 2 * batch, part="checks", times=c["epochs"] * c["evaluations_per_epoch"])
-    p.writing(tokens, held, new, 2 * batch)
-    p.writing(tokens, some, new, 4 * batch, times=4)  # greedy, and three more times in exercise 3
-    p.writing(tokens, some, new, batch, beams=4, times=4)  # four kinds of beams
-    p.writing(tokens, test + 20, new, batch, beams=4)
-    p.reading(tokens, held, times=3)  # the loss: in full, with the own article, with another one
-    p.host(test, 25.0)  # ROUGE of six systems, TextRank, names and numbers
-    p.host(rows, 1.5)
+    held, test, own = p.rows("validation_rows", name, 1), p.rows("test_rows", name, 2), 4
+    tokens, checked = (0.94 * c["max_source"], min(75, new)), min(c["check_rows"], held)
+    p.training(tokens, rows, 0, c["max_source"], new, checks=2)
+    p.writing(tokens, checked, new, batch, part="checks", times=2 * c["epochs"])
+    p.writing(tokens, held, new, batch, times=2)  # greedy, and with no trigram twice
+    p.writing(tokens, held, new, batch, beams=4, times=3)
+    p.writing(tokens, test, new, batch, beams=4)
+    p.writing(tokens, own, new, batch, beams=4, times=4)  # before and after training, exercises 1 and 3
+    p.training(tokens, min(200, rows), 0, c["max_source"], new, part="other", epochs=1, batch=8)  # exercise 1
+    p.host(held, 15.0)  # ROUGE of five ways
+    p.host(test, 25.0)  # ROUGE of three systems, names and numbers
+    p.host(rows + held + test, 2.0)  # tokens, runs of eight words
     p.fetch(more=1.3)
 
 

@@ -6,7 +6,8 @@
 qa: *cloze* questions. A few words of a sentence are asked for, with some of the words around them as the question (Lewis, Denoyer,
 Riedel 2019, arXiv 1906.04980). news: write the lead of an article, or its principal sentences, a quarter of which are missing in
 what is read (the gap sentences of PEGASUS: Zhang, Zhao, Saleh, Liu 2020, arXiv 1912.08777). Both are written as the lessons
-write their sources. The texts are those of training splits; what stands in a split that is scored is left out.
+write their sources. The texts are those of training splits; a text that shares a tenth of its runs of eight words with one that is
+scored (news is printed again, with another opening) is left out.
 
 The model goes into the course's cache, from where the stand-in Hub serves it; its configuration notes what it was taught. A
 training that was interrupted goes on with `--set resume=` and the run's name.
@@ -50,9 +51,11 @@ Pair = tuple[str, str]  # what is read, what is to be written
 
 
 def texts_of(name: str) -> list[str]:
-    """The distinct texts of a data set's training split, without those that another split has; [] where none is served."""
+    """The distinct texts of a data set's training split, without what stands in another split, too; [] where none is served."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetNotFoundError
+
+    from shared.data import drop_reprints
 
     spec, column = rows.DATA_SETS[name], COLUMNS[name]
     try:
@@ -60,8 +63,8 @@ def texts_of(name: str) -> list[str]:
     except DatasetNotFoundError:
         print(f"{spec.hub_id} is not served here: its texts are left out")
         return []
-    scored = {text for split, part in splits.items() if split != "train" for text in part[column]}
-    return [text for text in dict.fromkeys(splits["train"][column]) if text not in scored]
+    scored = [text for split, part in splits.items() if split != "train" for text in part[column]]
+    return list(dict.fromkeys(drop_reprints(splits["train"], scored, column)[column]))
 
 
 def pieces(text: str, words: int = PIECE) -> list[list[str]]:
