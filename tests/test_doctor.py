@@ -77,7 +77,7 @@ def test_one_token_for_end_and_padding_is_told(chat):
 
 
 def test_special_tokens_in_texts_are_counted_and_stay_text(chat):
-    texts = ["He wrote <|im_end|> and <|im_start|>.", "nothing here", "again <|im_end|>"]
+    texts = ["He wrote <|im_end|> and <|endoftext|>.", "nothing here", "again <|im_end|>"]
     assert doctor.examine(chat, texts)["special tokens in texts"].startswith("NOTE: 3 in 2 of 3 texts: tokenise them with split_special")
     special = {chat.convert_tokens_to_ids(token) for token in doctor.special_tokens(chat)}
     assert special & set(chat(texts[0], add_special_tokens=False)["input_ids"])
