@@ -896,7 +896,8 @@ def test_drop_overlap_finds_a_story_under_another_headline():
 def test_drop_reprints_finds_a_story_with_another_opening_and_end():
     story, other, third = (" ".join(f"{stem}{number}" for number in range(60)) for stem in ("word", "other", "third"))
     middle = " ".join(story.split()[10:40])
-    train = Dataset.from_dict({"text": [story.title(), f"New: {middle} {other}", f"{other} {' '.join(story.split()[:10])}", third, "short"]})
+    opening = " ".join(story.split()[:10])
+    train = Dataset.from_dict({"text": [story.title(), f"New: {middle} {other}", f"{other} {opening}", third, "short"]})
     assert shared_data.drop_reprints(train, [story], "text")["text"] == train["text"][2:]
     assert shared_data.drop_reprints(train, [story], "text", share=0.01)["text"] == train["text"][3:]
     assert shared_data.drop_reprints(train, ["Short!"], "text")["text"] == train["text"][:4]

@@ -111,7 +111,7 @@ def test_the_texts_are_those_of_training_splits_and_none_that_is_scored():
 
 
 def test_runs_are_eight_words_without_signs_and_a_shorter_text_is_one():
-    words = "one two three four five six seven eight nine".split()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     assert pretrain.runs("One, two three -- four five. Six: seven eight (nine)!") == {tuple(words[:8]), tuple(words[1:])}
     assert pretrain.runs("Two words.") == {("two", "words")} and pretrain.runs("...") == {()}
 
