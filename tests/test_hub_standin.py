@@ -1,6 +1,5 @@
 """The real client against a stand-in Hub: the `colab` cells of lessons that are not plain, and what happens where the Hub fails."""
 
-import importlib.util
 import json
 import os
 import re
@@ -24,7 +23,6 @@ SMALLER = {
     "phi2-xsum": "train_rows=12 validation_rows=4 test_rows=4 lab_rows=4 lab_test_rows=2 max_length=256 lab_new_tokens=16 max_new_tokens=8 "
     "optimizer=adamw_torch_fused",
     "t5-cnn-dailymail": "test_rows=4 decoding_rows=2 max_target=24",
-    "t5-en-id": "epochs=1",
 }
 
 
@@ -65,8 +63,6 @@ def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
     assert {part["source"].split(":")[0] for part in results["data"].values()} == {"hub"}
     assert results["model"]["revision"] == hub_standin.SHA
     assert any(f"/{results['model']['id']}/" in asked for asked in hub.asked)
-    if (reference := results["config"].get("reference_model")) and importlib.util.find_spec("sentencepiece"):
-        assert reference in {row["system"] for row in results["tables"]["systems"]}
 
 
 SCRIPT = """
