@@ -109,6 +109,8 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     """
     from huggingface_hub import try_to_load_from_cache
 
+    from shared.lora import count_parameters  # counts those in 4 bits as what they stand for
+
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
     cached = None if Path(cfg.model).is_dir() else try_to_load_from_cache(cfg.model, "config.json")
@@ -116,8 +118,7 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     return ({"stands_in_for": meant} if meant else {}) | ({"pretraining": taught} if taught else {}) | {
         "id": cfg.model + kind + (f", stands in for {meant}" if meant else ""),
         "revision": Path(cached).parent.name if isinstance(cached, str) else "unknown",  # as the cache names the commit's folder
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "trainable": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        **count_parameters(model),
     }
 
 
