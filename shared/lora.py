@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import warnings
 from collections.abc import Callable
 from importlib import util
@@ -15,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from shared.course import runtime
 from shared.course.runtime import CourseError
@@ -23,24 +26,11 @@ from shared.course.runtime import CourseError
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
-# Every linear layer of a block, as QLoRA found necessary to match full fine-tuning (Dettmers et al. 2023, arXiv 2305.14314,
-# section 4); embeddings and output layer are left alone.
-_LLAMA = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-TARGETS = {
-    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"),
-    "llama": _LLAMA,
-    "gemma2": _LLAMA,
-    "mistral": _LLAMA,
-    "qwen2": _LLAMA,
-    "t5": ("q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"),
-    "bert": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
-    "distilbert": ("q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"),
-}
-TASKS = {"t5": "SEQ_2_SEQ_LM", "bert": "SEQ_CLS", "distilbert": "SEQ_CLS"}
 BASE_FILE = "base_model.json"
 PACKAGED = " (packaged, Q4_1)"  # behind the Hub id of a model that came in a wheel
 # What `relative_difference` may find between an adapted model and the same one merged, by the type of the arithmetic
 MERGING_ROUNDS = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
+IN_BLOCK = re.compile(r"^.*\.\d+\.")  # the blocks of a model are in a list, so that a number is in their names
 BASE_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 
@@ -61,12 +51,18 @@ def four_bit(dtype: torch.dtype | None = None) -> BitsAndBytesConfig | None:
 
     On Apple's MPS, for which bitsandbytes packs nothing, a line says so and None is returned: whole weights. Raises CourseError
     where bitsandbytes is not installed.
+
+    On a CPU with AVX512-BF16, bitsandbytes would pack a 4-bit layer anew at its first inference, after which it can be neither trained
+    nor merged (validation comes before the next training step); that is switched off for this process.
     """
     if runtime.device() == "mps":
         print("NOTE: bitsandbytes does not pack weights for MPS, so they are loaded whole.")
         return None
     if util.find_spec("bitsandbytes") is None:
         raise CourseError("4-bit weights need the package bitsandbytes: pip install bitsandbytes, or set four_bit=false")
+    from bitsandbytes.nn import modules
+
+    modules.has_avx512bf16 = lambda: False
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype or compute_dtype()
     )
@@ -96,23 +92,39 @@ def check_finite(
 
 
 def target_modules(model: PreTrainedModel) -> list[str]:
-    """The names of the linear layers that get an adapter, those of TARGETS that this model has."""
-    kind = model.config.model_type
-    if kind not in TARGETS:
-        raise runtime.unknown("architecture for adapters", kind, list(TARGETS))
-    names = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    return [target for target in TARGETS[kind] if any(name == target or name.endswith(f".{target}") for name in names)]
+    """The names of the linear layers that get an adapter: all of the blocks, of any architecture, in the model's order.
+
+    LoRA's paper adapts the attention alone (Hu et al. 2021, arXiv 2106.09685); that every linear layer of a block is needed to match full
+    fine-tuning is QLoRA's finding (Dettmers et al. 2023, arXiv 2305.14314, section 4). Embeddings, output layer and heads, which are in
+    no block, are left out, as in peft's "all-linear", which would not say what it took. A name is as short as it can be: BERT's
+    "output.dense" keeps apart from its pooler's "dense". CourseError for a model without such layers.
+    """
+    linear = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear | Conv1D)]
+    outside = [name for name in linear if not IN_BLOCK.search(name)]
+    found = {}
+    for name in linear:
+        if blocks := IN_BLOCK.search(name):
+            inside = name[blocks.end() :]
+            last = inside.rsplit(".", 1)[-1]
+            found[inside if any(f".{other}".endswith(f".{last}") for other in outside) else last] = None
+    if not found:
+        raise CourseError(f"a {model.config.model_type} has no linear layers in blocks, so nothing takes an adapter: set another model")
+    return list(found)
 
 
 def lora_config(model: PreTrainedModel, rank: int, alpha: float, dropout: float = 0.0) -> LoraConfig:
     """LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer of the blocks, scaled by alpha / rank."""
     from peft import LoraConfig
 
+    kind = "CAUSAL_LM"
+    if model.config.is_encoder_decoder:
+        kind = "SEQ_2_SEQ_LM"
+    elif "SequenceClassification" in type(model).__name__:
+        kind = "SEQ_CLS"
     if rank < 1:
         raise CourseError(f"rank {rank} leaves nothing to train: choose 1 or more, for example 16")
     return LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=target_modules(model),
-        task_type=TASKS.get(model.config.model_type, "CAUSAL_LM"),
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=target_modules(model), task_type=kind
     )
 
 
@@ -256,28 +268,59 @@ def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: P
     return (folder / "adapter_model.safetensors").stat().st_size / 1e6
 
 
-def load_adapter(model: PreTrainedModel, folder: Path, card: dict[str, Any], *, trainable: bool = False) -> PeftModel:
+def check_base(model: PreTrainedModel, folder: Path, card: dict[str, Any] | None = None) -> None:
+    """CourseError where `folder` has no adapter, and where its adapter was trained on another model than this one.
+
+    peft itself fails with a traceback where shapes differ and says nothing where they don't: the adapter is noise there. Compared are
+    the model's id, the shapes, and with `card`, what a loader knows of the model, also its revision.
+    """
+    folder = Path(folder)
+    if not (folder / "adapter_config.json").is_file():
+        raise CourseError(f"{folder.name} holds no adapter: run the lesson's saving cell first")
+    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
+    wanted, here = {"id": settings["base_model_name_or_path"]}, {"id": model.config.name_or_path}
+    if card is not None and (folder / BASE_FILE).is_file():
+        wanted = json.loads((folder / BASE_FILE).read_text(encoding="utf8"))
+        here = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
+    elif card is not None or not all([*wanted.values(), *here.values()]):  # a model without a name
+        wanted = {}
+    if differs := next((key for key in wanted if wanted[key] != here.get(key)), None):
+        raise CourseError(
+            f"the adapter in {folder.name} belongs to another base model ({differs} {wanted[differs]}, this one has "
+            f"{here.get(differs)}): load {wanted.get('id', 'that model')} first"
+        )
+    if wrong := _misfit(model, folder / "adapter_model.safetensors"):
+        raise CourseError(f"the adapter in {folder.name} does not fit this model ({wrong}): load its own")
+
+
+def _misfit(model: PreTrainedModel, file: Path) -> str:
+    """The first layer that the adapter has and the model has not, or not with as many inputs and outputs; "" where all fit."""
+    layers = dict(model.named_modules())
+    with safe_open(file, "pt") as adapter:
+        for key in adapter.keys():  # noqa: SIM118 (no dict)
+            name, part = key.removeprefix("base_model.model.").rsplit(".weight", 1)[0].rsplit(".", 1)
+            if part not in ("lora_A", "lora_B"):
+                continue
+            layer, shape = layers.get(name), adapter.get_slice(key).get_shape()
+            if layer is None:
+                return f"it has no layer {name}"
+            side, numbers = ("in_features", shape[1]) if part == "lora_A" else ("out_features", shape[0])
+            found = getattr(layer, side, numbers)  # GPT-2's Conv1D has other names for them
+            if found != numbers:
+                return f"{name} has {found:,} {side.replace('_', ' ')}, not {numbers:,}"
+    return ""
+
+
+def load_adapter(model: PreTrainedModel, folder: Path, card: dict[str, Any] | None = None, *, trainable: bool = False) -> PeftModel:
     """The adapters of `folder` on their base model, in evaluation mode. Changes `model` in place; adapters that it has give way.
 
-    Raises CourseError where there are none and where they were trained on another model.
+    Raises CourseError where there are none and where they were trained on another model; see `check_base`.
     """
     from peft import PeftModel
 
-    if not (folder / "adapter_config.json").is_file():
-        raise CourseError(f"{folder.name} holds no adapter: run the lesson's saving cell first")
-    if (folder / BASE_FILE).is_file():
-        wanted = json.loads((folder / BASE_FILE).read_text(encoding="utf8"))
-        here = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
-        if differs := next((key for key in wanted if wanted[key] != here.get(key)), None):
-            raise CourseError(
-                f"the adapter in {folder.name} belongs to another base model ({differs} {wanted[differs]}, this one has "
-                f"{here.get(differs)}): load {wanted.get('id', 'that model')} first"
-            )
-    try:
-        return PeftModel.from_pretrained(without_adapters(model), str(folder), is_trainable=trainable).eval()
-    except (RuntimeError, ValueError) as error:  # shapes or layer names that do not fit
-        reason = str(error).splitlines()[0][:100]
-        raise CourseError(f"the adapter in {folder.name} does not fit this model ({reason}): load its own") from None
+    base = without_adapters(model)
+    check_base(base, folder, card)
+    return PeftModel.from_pretrained(base, str(folder), is_trainable=trainable).eval()
 
 
 def _shape(model: torch.nn.Module) -> dict[str, Any]:

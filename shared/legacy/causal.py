@@ -122,15 +122,7 @@ def load_causal(
         model, tokenizer, card = _saved(Path(weights), options)
     if quantization is None:  # quantised weights are put on the GPU by the library
         model = model.to(device())
-    _keep_trainable(model)
     return model.eval(), tokenizer, card | count_parameters(model)
-
-
-def _keep_trainable(model: PreTrainedModel) -> None:
-    """On a CPU with AVX512-BF16, a 4-bit layer that was once read from could be neither trained nor merged any more."""
-    for layer in model.modules():
-        if getattr(layer, "support_avx512bf16_for_cpu", False):
-            layer.support_avx512bf16_for_cpu = False
 
 
 def causal_spec(name: str) -> CausalSpec:
