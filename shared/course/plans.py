@@ -123,7 +123,7 @@ def t5_squad(p: Plan, c: dict[str, Any]) -> None:
 
 
 def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
-    rows, test, held, own = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["held_out_rows"], 40
+    rows, test, held, own = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["held_out_rows"], 64
     batch, few = 2 * c["batch_size"], min(200, rows)
     p.training(27, rows, held, c["max_length"], answer=0.15, checks=4)  # rows of like length share their answers' places
     p.resident = p.deep(c["model"], "weights")
