@@ -19,7 +19,6 @@ pytestmark = pytest.mark.slow
 FULL_ON_A_CPU = 'runtime.profile = lambda: "colab"'  # the one thing that a CPU is refused
 # sizes for a CPU, and an optimiser for it: paged 8-bit AdamW needs CUDA
 SMALLER = {
-    "llm-squad-v2": "train_rows=24 held_out_share=0.2 test_rows=12 max_length=320 optimizer=adamw_torch_fused batch_size=4 accumulate=2",
     "llm-sst2": "epochs=1 shots=2 shot_draws=2 shot_rows=12 optimizer=adamw_torch_fused",
     "phi2-xsum": "train_rows=12 validation_rows=4 test_rows=4 lab_rows=4 lab_test_rows=2 max_length=256 lab_new_tokens=16 max_new_tokens=8 "
     "optimizer=adamw_torch_fused",
