@@ -350,6 +350,7 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no fork warning from the DataLoader
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # widget bars break the rendering on GitHub
     logging.getLogger(BITSANDBYTES_LOGGER).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # peft asks for it
     warnings.filterwarnings("ignore", message="IProgress not found")  # text bars are what a notebook on GitHub can show
     import datasets
     import transformers
