@@ -80,6 +80,7 @@ MODELS = {
     "google-t5/t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "llama-3.2-1b": Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True),
+    "unsloth/Llama-3.2-1B": Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True),
     "phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
 }
 Shape = tuple[int, int, int]  # rows of a batch, tokens of the longest row, of its target (1 where there is none)

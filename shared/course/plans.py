@@ -138,7 +138,7 @@ def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
 
 
 def llm_squad_v2(p: Plan, c: dict[str, Any]) -> None:
-    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
+    rows, test, p.cfg = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1), c | {"checkpointing": True}
     held, together, longest = c["held_out_rows"], 5.5, c["max_length"] + 8 * 30  # a paragraph has seven questions, a row at most eight
     p.training(190 + 27 * together, rows / together, held / 3, longest, answer=6 * together, checks=3)
     p.writing(222, held + test + 80, c["max_new_tokens"], 4 * c["batch_size"], merged=True, times=2)
