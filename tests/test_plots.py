@@ -76,6 +76,7 @@ FIGURES = {
     "class_scores": (lambda: plots.class_scores(TABLE), 1),
     "reliability": (lambda: plots.reliability(BINS, 0.123), 1),
     "comparison": (lambda: plots.comparison(SCORES, "accuracy"), 1),
+    "differences": (lambda: plots.differences({"A": {"value": -2.0, "low": -3.0, "high": -1.0}}, "ROUGE-1 minus right"), 1),
     "weights": (lambda: plots.weights({"null odds": 0.9, "words": -1.2, "names": 0.1}, "weight"), 1),
     "label_f1": (lambda: plots.label_f1(LABEL_TABLE), 1),
     "buckets": (lambda: plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85), 2),
@@ -347,6 +348,23 @@ def test_comparison_draws_a_published_score_as_an_open_mark_that_is_compared_wit
     assert len(axes.patches) == 2 and figure.get_suptitle() == "Model is 8.0 points below Lead-3"
     (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
     assert mark.get_fillstyle() == "none" and list(mark.get_xdata()) == [41.0]
+
+
+def test_comparison_draws_a_line_to_read_all_bars_against():
+    figure = plots.comparison({"right": {"value": 20.0}, "wrong": {"value": 9.0}}, "ROUGE-1", top=30, lines={"published": 7.13})
+    (axes,) = figure.axes
+    (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert list(line.get_xdata()) == [7.13, 7.13] and legend(axes) == ["published"]
+    assert figure.get_suptitle() == "Right is 11.0 points above wrong"
+
+
+def test_differences_mark_zero_and_say_how_many_are_clear_of_it():
+    found = {"A": {"value": -2.0, "low": -3.0, "high": -1.0}, "B": {"value": 0.5, "low": -1.0, "high": 2.0}}
+    figure = plots.differences(found, "ROUGE-1 minus right")
+    (axes,) = figure.axes
+    assert ticks(axes.get_yticklabels()) == ["B", "A"]  # matplotlib counts from the bottom
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [0]
+    assert figure.get_suptitle() == "1 of 2 differences are clear of zero"
 
 
 def test_comparison_of_a_single_system():
