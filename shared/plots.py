@@ -13,6 +13,7 @@ import io
 import json
 import math
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -29,15 +30,38 @@ from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
-STYLE = 2  # raise it when figures are to look different: every committed one is drawn again
+STYLE = 3  # raise it when figures are to look different: every committed one is drawn again
 
 
-def _figure(width: float = 7.0, height: float = 3.6, columns: int = 1):
+WIDTH = 7.0  # inches of every figure; pages show it at 700 pixels, so that no letter is smaller than 11 points
+
+
+def _figure(height: float = 3.6):
     """A styled figure that the notebook shows once: closed for pyplot, returned for display."""
-    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.9)
-    figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", dpi=80)
-    plt.close(figure)
+    figure, (axes,) = _panels(1, height)
     return figure, axes
+
+
+def _panels(count: int, height: float = 3.4, across: int = 2):
+    """A figure and its `count` axes, `across` in a row, each row `height` inches high."""
+    sns.set_theme(style="whitegrid", context="notebook")  # letters of 11 and 12 points
+    columns = min(count, across)
+    rows = math.ceil(count / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height * rows), layout="constrained", dpi=80, squeeze=False)
+    for empty in axes.ravel()[count:]:
+        empty.remove()
+    plt.close(figure)
+    return figure, list(axes.ravel()[:count])
+
+
+def _finding(figure: Figure, text: str) -> None:
+    """What the figure shows, as its title; broken into lines that fit."""
+    figure.suptitle(textwrap.fill(text, 76), fontsize="medium")
+
+
+def _percent(share: float) -> str:
+    """A share as text, with a digit behind the point where few rows would hide it."""
+    return f"{share:.1%}" if 0 < share < 0.1 or 0.9 < share < 1 else f"{share:.0%}"
 
 
 def drawn(plot: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -145,7 +169,7 @@ def _parts(figure: Figure) -> list[tuple]:
     ]  # fmt: skip
 
 
-LONGEST, CROWD = 24, 12  # letters of a class name that are shown; classes whose numbers still fit beside each other
+LONGEST, CROWD, UPRIGHT = 24, 8, 25  # letters of a class name that are shown; classes whose numbers, whose names fit beside each other
 
 
 def _short(names: list[str]) -> list[str]:
@@ -153,12 +177,12 @@ def _short(names: list[str]) -> list[str]:
     return [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
 
 
-def _class_axis(names: list[str], middle: float = 0.0):
-    """A figure with the names of the classes along its horizontal axis, upright where they would run into each other."""
-    names = _short(names)
-    upright = sum(map(len, names)) > 70
-    figure, axes = _figure(max(7.0, 0.22 * len(names)), 5.0 if upright else 3.6)
-    axes.set_xticks(np.arange(len(names)) + middle, names, rotation=90 if upright else 0, fontsize=8 if len(names) > CROWD else None)
+def _class_axis(names: list[str]):
+    """A figure with a line for each class, the first on top."""
+    figure, axes = _figure(1.5 + 0.28 * len(names))
+    axes.set_yticks(range(len(names)), _short(names))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
     return figure, axes
 
 
@@ -166,15 +190,12 @@ def _class_axis(names: list[str], middle: float = 0.0):
 def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
     """Bars of rows per class, one group a split. `counts`: {split: [rows of class 0, ...]}."""
     width = 0.8 / len(counts)
-    figure, axes = _class_axis(names, width * (len(counts) - 1) / 2)
+    figure, axes = _class_axis(names)
     for i, (split, values) in enumerate(counts.items()):
-        bars = axes.bar(np.arange(len(names)) + i * width, values, width, label=split, color=[BLUE, ORANGE, GREEN][i % 3])
-        if len(names) <= CROWD:
-            axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8)
-    axes.set(ylabel="rows", title="Rows per class")
-    axes.margins(y=0.12)
-    axes.grid(axis="x", visible=False)
-    figure.legend(loc="outside lower center", ncols=len(counts))  # inside it would hide a bar where the classes are balanced
+        at = np.arange(len(names)) + (i - (len(counts) - 1) / 2) * width
+        axes.barh(at, values, width, label=split, color=[BLUE, ORANGE, GREEN][i % 3])
+    axes.set(xlabel="rows", title="Rows per class")
+    figure.legend(loc="outside lower center", ncols=len(counts))
     return figure
 
 
@@ -184,55 +205,81 @@ def lengths(
 ) -> Figure:
     """Histogram of lengths in tokens with a limit and a percentile marked; `legend` says what the limit does to longer ones."""
     figure, axes = _figure()
-    mark = np.percentile(tokens, percentile)
+    mark, cut = np.percentile(tokens, percentile), float((tokens > limit).mean())
     right = max(limit * 1.05, mark * 1.1)
-    axes.hist(np.minimum(tokens, right), bins=40, color=BLUE)
-    axes.axvline(limit, color=ORANGE, linewidth=2, label=legend.format(limit=limit, share=(tokens > limit).mean()))
+    step = max(1, math.ceil(right / 40))  # whole tokens a bar: half a token would leave every other one empty
+    axes.hist(np.minimum(tokens, right), bins=np.arange(0, right + step, step), color=BLUE)
+    axes.axvline(limit, color=ORANGE, linewidth=2, label=legend.format(limit=limit, share=cut))
     axes.axvline(mark, color=GREY, linestyle="--", label=f"{percentile:g}th percentile: {mark:.0f}")
-    axes.set(xlabel="tokens, special ones included (longer rows stand at the right edge)", ylabel="rows", title="Length of the rows")
+    axes.set(xlabel="tokens, with special ones (longer rows stand at the right edge)", ylabel="rows", xlim=(0, None))
+    _finding(figure, f"{_percent(cut)} of the rows are longer than {limit} tokens")
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 @drawn
 def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "macro_f1"), loss: str = "cross-entropy") -> Figure:
-    """Training and validation loss by step, and the validation `scores` (keys of the history without `eval_`) beside them."""
-    figure, panels = _figure(9.0, 3.6, columns=2) if scores else _figure()
-    left, right = panels if scores else (panels, None)
-    train = [(row["step"], row["loss"]) for row in history if "loss" in row]
-    left.plot(*zip(*train, strict=True), color=BLUE, label="training")
+    """Training and validation loss by step, and the validation `scores` (keys of the history without `eval_`) beside them.
+
+    Fewer than three checks are no curve: then the losses stand alone.
+    """
     checks = [row for row in history if "eval_loss" in row]
     steps = [row["step"] for row in checks]
+    figure, (left, *right) = _panels(2 if scores and len(checks) >= 3 else 1, 3.8)
+    train = [(row["step"], row["loss"]) for row in history if "loss" in row]
+    left.plot(*zip(*train, strict=True), color=BLUE, label="training")
     left.plot(steps, [row["eval_loss"] for row in checks], color=ORANGE, marker="o", label="validation")
     highest = max([value for _, value in train] + [row["eval_loss"] for row in checks])
-    left.set(xlabel="step", ylabel=loss, title="Loss", ylim=(0, 1.08 * highest))
+    left.set(xlabel="step", ylabel=loss, ylim=(0, 1.08 * highest))
     left.legend()
-    if not scores:  # validated by the loss alone
-        return figure
-    for key, colour in zip(scores, sns.color_palette("colorblind", len(scores)), strict=True):
-        right.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
-    right.set(xlabel="step", ylabel="score", title="Validation scores")
-    low, high = right.get_ylim()
-    if high - low < 0.02:  # a single check, or checks that agree: their last decimals are no curve
-        right.set_ylim((low + high) / 2 - 0.01, (low + high) / 2 + 0.01)
-    right.legend()
+    for axes in right:
+        for key, colour in zip(scores, sns.color_palette("colorblind", len(scores)), strict=True):
+            axes.plot(steps, [row[f"eval_{key}"] for row in checks], color=colour, marker="o", label=key.replace("_", "-"))
+        axes.set(xlabel="step", ylabel="validation score")
+        axes.legend()
+    _finding(figure, _best_check(checks, scores) if checks else f"The training loss ends at {train[-1][1]:.3g}")
     return figure
+
+
+def _best_check(checks: list[dict], scores: tuple[str, ...]) -> str:
+    lowest = min(checks, key=lambda row: row["eval_loss"])
+    text = f"The validation loss is lowest ({lowest['eval_loss']:.3g}) at step {lowest['step']:,}"
+    if scores:
+        best = max(checks, key=lambda row: row[f"eval_{scores[0]}"])
+        text += f", {scores[0].replace('_', '-')} highest ({best[f'eval_{scores[0]}']:.3g}) at step {best['step']:,}"
+    return text
 
 
 @drawn
 def confusion(matrix: np.ndarray, names: list[str]) -> Figure:
-    """Confusion matrix: colour by share of the gold class; for at most 12 classes, counts and shares are written out."""
+    """Confusion matrix: colour by share of the gold class; for at most CROWD classes, counts and shares are written out."""
     few, short = len(names) <= CROWD, _short(names)
-    side = 0.72 * max(0, len(names) - 5) if few else 0.17 * len(names)
-    figure, axes = _figure(5.4 + side, 4.4 + 0.8 * side)
+    upright = 0.09 * sum(map(len, short)) > 4
+    figure, axes = _figure(1.8 + (0.6 if few else 0.2) * len(names) + 0.08 * upright * max(map(len, short)))
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     text = [[f"{n:,}\n{share:.1%}" for n, share in zip(*rows, strict=True)] for rows in zip(matrix, shares, strict=True)]
     options = {"annot": text, "fmt": "", "cbar": False} if few else {"cbar_kws": {"label": "share of the gold class"}}
-    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, xticklabels=short, yticklabels=short, ax=axes, **options)
-    if not few:
-        axes.tick_params(labelsize=8)
-    axes.set(xlabel="predicted", ylabel="gold", title="Confusion matrix")
+    below = short if len(names) <= UPRIGHT else False
+    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, xticklabels=below, yticklabels=short, ax=axes, **options)
+    axes.tick_params(axis="x", rotation=90 if upright else 0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(xlabel="predicted" if below else "predicted, in the order of the lines", ylabel="gold")
+    _finding(figure, _most_frequent_error(matrix, names))
     return figure
+
+
+def _most_frequent_error(matrix: np.ndarray, names: list[str]) -> str:
+    errors = np.array(matrix) * (1 - np.eye(len(names), dtype=int))
+    if not errors.any():
+        return "No row is in the wrong class"
+    gold, said = np.unravel_index(errors.argmax(), errors.shape)
+    rows = int(errors[gold, said])
+    return f"Most frequent error: {names[gold]} predicted as {names[said]} ({rows:,} of {int(errors.sum()):,} errors)"
+
+
+def _range_of_f1(f1: dict[str, float]) -> str:
+    best, worst = (pick(f1, key=f1.get) for pick in (max, min))
+    return f"F1 is highest for {best} ({f1[best]:.2f}), lowest for {worst} ({f1[worst]:.2f})"
 
 
 @drawn
@@ -242,47 +289,73 @@ def class_scores(table: list[dict]) -> Figure:
     for i, (key, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
         values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in table]).T
         errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
-        at = np.arange(len(table)) + (i - 1) * 0.18
-        axes.errorbar(at, values[0], yerr=errors, fmt="o", color=colour, capsize=3, label=key)
-    axes.set(ylabel="score", title="Per class, with 95 % intervals")
+        at = np.arange(len(table)) + (i - 1) * 0.22
+        axes.errorbar(values[0], at, xerr=errors, fmt="o", color=colour, capsize=2, markersize=4, label={"f1": "F1"}.get(key, key))
+    axes.set(xlabel="score, with its 95 % interval")
+    _finding(figure, _range_of_f1({row["class"]: row["f1"]["value"] for row in table}))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
+FEW = 20  # rows: the accuracy of fewer is mostly chance
+
+
 @drawn
 def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
-    """Accuracy against confidence with the perfect diagonal, and how many rows each bin holds."""
-    figure, (left, right) = _figure(9.0, 3.6, columns=2)
-    filled = table["count"] > 0
-    left.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="perfect")
-    left.plot(table["confidence"][filled], table["accuracy"][filled], color=BLUE, marker="o", label="model")
-    left.set(xlabel="confidence", ylabel="accuracy", title=f"Reliability (ECE {error:.3f})", xlim=(0, 1.02), ylim=(0, 1.02))
-    left.legend()
-    edges = np.linspace(0, 1, len(table["count"]) + 1)
-    right.bar(edges[:-1], table["count"], width=np.diff(edges), align="edge", color=BLUE)
-    right.set(xlabel="confidence", ylabel="rows", title="Rows per bin", xlim=(0, 1.02))
+    """Accuracy against confidence, a disc a bin, its area by the rows; bins with fewer than FEW rows are left out."""
+    figure, axes = _figure(4.2)
+    count = np.asarray(table["count"])
+    shown, rows = count >= FEW, max(int(count.sum()), 1)
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as accurate as confident")
+    axes.plot(table["confidence"][shown], table["accuracy"][shown], color=BLUE, linewidth=1, label="this model, area by rows")
+    area = 40 + 1_200 * count[shown] / rows
+    axes.scatter(table["confidence"][shown], table["accuracy"][shown], s=area, color=BLUE, alpha=0.6)
+    hidden = int(count[(count > 0) & ~shown].sum())
+    axes.set(xlabel=f"confidence ({hidden:,} of {rows:,} rows are in bins of fewer than {FEW})")
+    axes.set(ylabel="accuracy", xlim=(0, 1.05), ylim=(0, 1.05))
+    gap = float(((table["confidence"] - table["accuracy"]) * count).sum() / rows)
+    _finding(figure, f"On average {abs(gap):.3f} too {'sure' if gap > 0 else 'unsure'} (calibration error {error:.3f})")
+    figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
 @drawn
 def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figure:
-    """Horizontal bars of one measure for several systems. `scores`: {system: {'value', and 'low', 'high' if known}}.
+    """Horizontal bars of one measure, the best on top. `scores`: {system: {'value', and 'low', 'high' if known}}, this model first.
 
-    `top` is where the measure's axis ends: 1 for shares, 100 or less for ROUGE and BLEU.
+    A system whose name begins with "published" is an open mark: its score comes from other rows or another recipe. `top` is where
+    the measure's axis ends: 1 for shares, 100 or less for ROUGE and BLEU.
     """
-    figure, axes = _figure(7.0, 0.8 + 0.5 * len(scores))
-    names = list(scores)[::-1]
-    values = np.array([scores[name]["value"] for name in names])
-    spread = [[values[i] - scores[n].get("low", values[i]), scores[n].get("high", values[i]) - values[i]] for i, n in enumerate(names)]
-    axes.barh(names, values, xerr=np.maximum(spread, 0).T, color=[BLUE] * (len(names) - 1) + [ORANGE], capsize=3)
-    for i, value in enumerate(values):
+    figure, axes = _figure(1.3 + 0.42 * len(scores))
+    own, names = next(iter(scores)), sorted(scores, key=lambda name: scores[name]["value"])
+    for at, name in enumerate(names):
+        value = scores[name]["value"]
+        low, high = (scores[name].get(part, value) for part in ("low", "high"))
         shown = f"{value:.3f}" if top <= 1 else f"{value:.1f}"
-        inside = value > 0.15 * top  # else it stands behind the interval
-        at = 0.01 * top if inside else max(value, scores[names[i]].get("high", value)) + 0.01 * top
-        axes.text(at, i, shown, va="center", color="white" if inside else "black", fontweight="bold")
-    axes.set(xlabel=measure, xlim=(0, top))
+        if name.startswith("published"):
+            axes.plot(value, at, "D", color="black", fillstyle="none", markersize=8)
+        else:
+            spread = [[max(value - low, 0)], [max(high - value, 0)]]
+            axes.barh(at, value, xerr=spread, color=ORANGE if name == own else BLUE, capsize=3)
+        inside = value > 0.25 * top and not name.startswith("published")  # else it stands behind the interval or the mark
+        left = 0.01 * top if inside else max(value, high) + 0.02 * top
+        axes.text(left, at, shown, va="center", color="white" if inside else "black", fontweight="bold")
+    axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
+    axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
+    if finding := _distance(scores, own, top):
+        _finding(figure, finding)
     return figure
+
+
+def _distance(scores: dict[str, dict], own: str, top: float) -> str:
+    """How far this model is from the best other system that was scored on the same rows; "" where there is none."""
+    others = {name: score["value"] for name, score in scores.items() if name != own and not name.startswith("published")}
+    if not others:
+        return ""
+    best = max(others, key=others.get)
+    gap = (scores[own]["value"] - others[best]) * (100 if top <= 1 else 1)
+    return f"{own[:1].upper() + own[1:]} is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}"
 
 
 @drawn
@@ -290,7 +363,7 @@ def overview(
     names: list[str], scores: np.ndarray, lows: np.ndarray, highs: np.ndarray, baselines: np.ndarray, published: np.ndarray, finding: str
 ) -> Figure:
     """A line a lesson, from 0 to 100: its score with interval, its baseline, a published score or nan; `finding` is the title."""
-    figure, axes = _figure(7.0, 1.3 + 0.33 * len(names))
+    figure, axes = _figure(1.5 + 0.33 * len(names))
     at = np.arange(len(names))
     axes.hlines(at, np.minimum(scores, baselines), np.maximum(scores, baselines), color="#D0D0D0", linewidth=2)
     axes.plot(baselines, at, "s", color=BLUE, markersize=7, label="best baseline")
@@ -300,7 +373,7 @@ def overview(
     axes.set_yticks(at, names)
     axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
-    figure.suptitle(finding, fontsize=11)
+    _finding(figure, finding)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -308,7 +381,7 @@ def overview(
 @drawn
 def weights(values: dict[str, float], label: str) -> Figure:
     """Horizontal bars to both sides of zero, the largest on top. `values`: {name: weight}; `label` says what a weight is."""
-    figure, axes = _figure(7.5, 0.8 + 0.3 * len(values))
+    figure, axes = _figure(0.9 + 0.32 * len(values))
     names = sorted(values, key=lambda name: abs(values[name]))
     axes.barh(names, [values[name] for name in names], color=[ORANGE if values[name] < 0 else BLUE for name in names])
     axes.axvline(0, color="black", linewidth=0.8)
@@ -320,43 +393,7 @@ def weights(values: dict[str, float], label: str) -> Figure:
 # ---------------------------------------------------------------- multi-label
 
 
-@drawn
-def label_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
-    """Rows per label on a logarithmic scale, the commonest first: a line a label, a dot a split."""
-    figure, axes = _figure(7.0, max(2.0, 0.6 + 0.21 * len(names)))
-    order = np.argsort(next(iter(counts.values())))
-    for (split, values), colour in zip(counts.items(), (BLUE, ORANGE, GREEN), strict=False):
-        axes.plot(np.maximum(np.asarray(values)[order], 0.5), range(len(names)), "o", color=colour, label=split, markersize=5)
-    axes.set_yticks(range(len(names)), np.asarray(_short(names))[order])
-    axes.set(xscale="log", xlabel="rows (logarithmic)", title="Rows per label", ylim=(-1, len(names)))
-    axes.legend(loc="lower right")
-    return figure
 
-
-@drawn
-def cooccurrence(shares: np.ndarray, names: list[str]) -> Figure:
-    """Heat map [labels, labels]: of the rows with the label of the line, the share that also has the column's."""
-    side = max(3.0, 0.2 * len(names))
-    figure, axes = _figure(2.8 + side, 1.8 + side)
-    hidden, short = np.eye(len(names), dtype=bool), _short(names)
-    bar = {"label": "share of the line's rows"}
-    sns.heatmap(shares, mask=hidden, cmap="Blues", vmin=0, xticklabels=short, yticklabels=short, ax=axes, cbar_kws=bar)
-    axes.tick_params(labelsize=8)
-    axes.set(xlabel="also have", ylabel="rows with", title="Which labels go together")
-    return figure
-
-
-@drawn
-def threshold_curves(thresholds: np.ndarray, curves: dict[str, np.ndarray], marks: dict[str, float]) -> Figure:
-    """Scores against one threshold for all labels; `marks` {text: threshold} are drawn as vertical lines."""
-    figure, axes = _figure()
-    for (name, values), colour in zip(curves.items(), (BLUE, ORANGE, GREEN), strict=False):
-        axes.plot(thresholds, values, color=colour, label=name)
-    for (text, at), style in zip(marks.items(), ("--", ":", "-."), strict=False):
-        axes.axvline(at, color=GREY, linestyle=style, label=f"{text} ({at:.2f})")
-    axes.set(xlabel="threshold for all labels", ylabel="score", title="The threshold decides", xlim=(0, 1), ylim=(0, None))
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
 
 
 TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE, "zero": GREY}
@@ -365,15 +402,16 @@ TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE
 @drawn
 def label_f1(table: list[dict]) -> Figure:
     """F1 per label with 95 % intervals, best first, coloured by tier. `table`: rows with 'label', 'f1', 'tier', 'support'."""
-    figure, axes = _figure(7.0, max(2.0, 1.0 + 0.21 * len(table)))
+    figure, axes = _figure(max(2.0, 1.4 + 0.23 * len(table)))
     rows = sorted(table, key=lambda row: row["f1"]["value"])
     for at, row in enumerate(rows):
         f1 = row["f1"]
         spread = [[max(f1["value"] - f1["low"], 0)], [max(f1["high"] - f1["value"], 0)]]
         axes.barh(at, f1["value"], xerr=spread, color=TIERS[row["tier"]], capsize=2, height=0.7)
-    axes.set_yticks(range(len(rows)), [f"{_short([row['label']])[0]} ({row['support']:,})" for row in rows], fontsize=8)
-    axes.set(xlabel="F1", title="F1 per label (test rows in brackets)", xlim=(0, 1), ylim=(-0.7, len(rows) - 0.3))
+    axes.set_yticks(range(len(rows)), [f"{_short([row['label']])[0]} ({row['support']:,})" for row in rows])
+    axes.set(xlabel="F1 (behind each label: its test rows)", xlim=(0, 1), ylim=(-0.7, len(rows) - 0.3))
     axes.grid(axis="y", visible=False)
+    _finding(figure, _range_of_f1({row["label"]: row["f1"]["value"] for row in table}))
     present = [name for name in TIERS if any(row["tier"] == name for row in rows)]
     figure.legend([Patch(color=TIERS[name]) for name in present], present, loc="outside lower center", ncols=5)
     return figure
@@ -386,21 +424,22 @@ def label_f1(table: list[dict]) -> Figure:
 def buckets(
     groups: dict[str, list[dict]], measure: str, title: str, floor: float | None = None, top: float = 1.0, label: str = ""
 ) -> Figure:
-    """A measure with its interval per bucket, one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}.
+    """A measure with its interval per bucket (its rows in brackets), one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}.
 
     `top` is where the measure's axis ends, as in `comparison`; `label` names the axis where the column is only a 'mean'.
     """
-    figure, panels = _figure(max(5.0, 1.05 * sum(map(len, groups.values())) + 2), 3.8, columns=len(groups))
+    figure, panels = _panels(len(groups), 1.3 + 0.36 * max(map(len, groups.values())))
     lowest = min(row[measure][part] for rows in groups.values() for row in rows for part in ("value", "low"))
-    for axes, (name, rows) in zip(np.atleast_1d(panels), groups.items(), strict=True):
+    for axes, (name, rows) in zip(panels, groups.items(), strict=True):
         values = np.array([[row[measure][part] for part in ("value", "low", "high")] for row in rows]).T
         errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
-        axes.errorbar(range(len(rows)), values[0], yerr=errors, fmt="o", color=BLUE, capsize=3)
+        axes.errorbar(values[0], range(len(rows)), xerr=errors, fmt="o", color=BLUE, capsize=3)
         if floor is not None:
-            line = axes.axhline(floor, color=GREY, linestyle="--")
-        axes.set_xticks(range(len(rows)), [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows], fontsize=8)
-        axes.set(ylabel=label or measure, title=name, xlim=(-0.5, len(rows) - 0.5), ylim=(max(0, lowest - 0.05 * top), 1.02 * top))
-    figure.suptitle(title, fontsize="medium")
+            line = axes.axvline(floor, color=GREY, linestyle="--")
+        axes.set_yticks(range(len(rows)), [f"{row['bucket']} ({row['rows']:,})" for row in rows])
+        axes.set(xlabel=label or measure, title=name, ylim=(len(rows) - 0.5, -0.5), xlim=(max(0, lowest - 0.05 * top), 1.02 * top))
+        axes.grid(axis="y", visible=False)
+    _finding(figure, title)
     if floor is not None:
         figure.legend([line], ["all rows"], loc="outside lower center")
     return figure
@@ -409,13 +448,14 @@ def buckets(
 @drawn
 def seeds(runs: dict[str, list[float]], measure: str) -> Figure:
     """One dot a run, the mean as a line: {start: [score of seed 0, ...]}."""
-    figure, axes = _figure(6.0, 3.4)
+    figure, axes = _figure()
     for at, values in enumerate(runs.values()):
         axes.plot(np.full(len(values), at), values, "o", color=(BLUE, ORANGE, GREEN)[at % 3], alpha=0.7)
         axes.hlines(np.mean(values), at - 0.25, at + 0.25, color=GREY, linewidth=2)
     axes.set_xticks(range(len(runs)), list(runs))
-    axes.set(ylabel=measure, title="One dot a seed, the line is the mean", xlim=(-0.6, len(runs) - 0.4))
+    axes.set(ylabel=f"{measure} (one dot per seed)", xlim=(-0.6, len(runs) - 0.4))
     axes.grid(axis="x", visible=False)
+    _finding(figure, "Means: " + ", ".join(f"{name} {np.mean(values):.3f}" for name, values in runs.items()))
     return figure
 
 
@@ -428,11 +468,11 @@ def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int
 
     `cuts`: {title: [(first token, end), ...]}; `answers`: {name: (first token, end)}.
     """
-    figure, panels = _figure(8.0, 3.0, columns=len(cuts))
-    for axes, (title, spans) in zip(np.atleast_1d(panels), cuts.items(), strict=True):
+    figure, panels = _panels(len(cuts), 3.0)
+    for axes, (title, spans) in zip(panels, cuts.items(), strict=True):
         for at, (left, right) in enumerate(spans):
             axes.barh(-at, right - left, left=left, height=0.6, color=BLUE, alpha=0.55)
-            axes.text(left + 2, -at, f"{left} to {right - 1}", va="center", fontsize=8)
+            axes.text(left + 2, -at, f"{left} to {right - 1}", va="center")
         for (name, (left, right)), colour in zip(answers.items(), (ORANGE, GREEN, "#CC79A7"), strict=False):
             axes.axvspan(left, right, color=colour, alpha=0.5)
             axes.text((left + right) / 2, 0.75, name, ha="center", va="center", fontweight="bold")
@@ -449,7 +489,7 @@ def stride_sweep(table: list[dict], chosen: int) -> Figure:
         table: rows with 'max_length' and 'stride' in tokens, 'windows_per_question', and 'answers_whole' as a share.
         chosen: the stride in use, drawn as a vertical line.
     """
-    figure, (left, right) = _figure(8.0, 3.2, columns=2)
+    figure, (left, right) = _panels(2, 3.8)
     lengths = dict.fromkeys(row["max_length"] for row in table)
     for length, colour in zip(lengths, (BLUE, ORANGE, GREEN), strict=False):
         rows = [row for row in table if row["max_length"] == length]
@@ -457,26 +497,29 @@ def stride_sweep(table: list[dict], chosen: int) -> Figure:
             axes.plot([row["stride"] for row in rows], [row[key] for row in rows], color=colour, marker="o", label=f"{length} tokens")
     lowest = min(row["answers_whole"] for row in table)
     room = max(0.05 * (1 - lowest), 0.005)
-    left.set(xlabel="stride in tokens", ylabel="windows a question", title="What it costs")
+    left.set(xlabel="stride in tokens", ylabel="windows per question")
     left.set_ylim(0, 1.1 * max(row["windows_per_question"] for row in table))
-    right.set(xlabel="stride in tokens", ylabel="share of answers", title="Answers whole in at least one window")
+    right.set(xlabel="stride in tokens", ylabel="answers whole in a window")
     right.set_ylim(lowest - room, 1 + room)
     for axes in (left, right):
         axes.axvline(chosen, color=GREY, linestyle="--", label=f"in use: {chosen}")
-        axes.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    _finding(figure, f"A larger stride costs windows and saves answers: at least {_percent(lowest)} are whole")
     return figure
 
 
 @drawn
 def token_logits(tokens: list[str], start_logits: np.ndarray, end_logits: np.ndarray) -> Figure:
     """Start and end logits as paired bars over the tokens of a text, or of a part of it."""
-    figure, axes = _figure(9.0, 3.4)
+    figure, axes = _figure(3.8)
     at = np.arange(len(tokens))
     axes.bar(at - 0.2, start_logits, 0.4, color=BLUE, label="start")
     axes.bar(at + 0.2, end_logits, 0.4, color=ORANGE, label="end")
     axes.axhline(0, color=GREY, linewidth=1)
-    axes.set_xticks(at, tokens, rotation=60, ha="right", fontsize=8)
-    axes.set(ylabel="logit", title="Where would the answer start, where would it end?")
+    axes.set_xticks(at, tokens, rotation=90 if len(tokens) > 14 else 60, ha="center" if len(tokens) > 14 else "right")
+    axes.set(ylabel="logit")
+    start, end = (tokens[int(np.argmax(values))] for values in (start_logits, end_logits))
+    _finding(figure, f"The highest start logit is at \"{start}\", the highest end logit at \"{end}\"")
     axes.grid(axis="x", visible=False)
     axes.legend()
     return figure
@@ -492,7 +535,9 @@ def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Fi
     for (name, values), colour in zip(groups.items(), (BLUE, ORANGE), strict=True):
         axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges, color=colour, alpha=0.6, label=f"{name} ({len(values):,})")
     axes.axvline(threshold, color=GREY, linestyle="--", label=f"refuse above {threshold:.2f}")
-    axes.set(xlabel=label, ylabel="questions", title="How sure is it that there is no answer?")
+    axes.set(xlabel=label, ylabel="questions")
+    refused = [f"{_percent(float((values > threshold).mean()))} of {name!r}" for name, values in groups.items()]
+    _finding(figure, "Above the threshold, and refused: " + ", ".join(refused))
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -500,9 +545,10 @@ def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Fi
 @drawn
 def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) -> Figure:
     """Precision against recall, a point a threshold, with the average precision in the title."""
-    figure, axes = _figure(5.4, 3.8)
+    figure, axes = _figure(3.8)
     axes.step(recall, precision, where="post", color=BLUE)
-    axes.set(xlabel="recall", ylabel="precision", title=f"Answer or refuse (average precision {average:.3f})", xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    _finding(figure, f"Over all thresholds the average precision is {average:.3f}")
     return figure
 
 
@@ -512,36 +558,37 @@ def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) 
 @drawn
 def length_pairs(source: np.ndarray, target: np.ndarray, names: tuple[str, str]) -> Figure:
     """Words of each pair's two sides against each other, and the distribution of their ratio, target / source."""
-    figure, (left, right) = _figure(9.0, 3.6, columns=2)
+    figure, (left, right) = _panels(2, 3.8)
     limit = max(np.percentile(source, 99.5), np.percentile(target, 99.5))
     left.plot([0, limit], [0, limit], color=GREY, linestyle="--", label="equal")
     left.plot(source, target, "o", color=BLUE, markersize=3, alpha=max(0.08, min(0.6, 60 / len(source))))
-    left.set(xlabel=f"words, {names[0]}", ylabel=f"words, {names[1]}", title="Length of the two sides", xlim=(0, limit), ylim=(0, limit))
+    left.set(xlabel=f"words, {names[0]}", ylabel=f"words, {names[1]}", xlim=(0, limit), ylim=(0, limit))
     left.legend(loc="lower right")
     ratio = np.clip(target / np.maximum(source, 1), 0, 2.5)
     right.hist(ratio, bins=40, range=(0, 2.5), color=BLUE)
     right.axvline(np.median(ratio), color=ORANGE, linewidth=2, label=f"median {np.median(ratio):.2f}")
-    right.set(xlabel=f"words, {names[1]} / {names[0]} (at most 2.5)", ylabel="pairs", title="Length ratio")
+    right.set(xlabel=f"words, {names[1]} / {names[0]} ", ylabel="pairs")
     right.legend()
+    _finding(figure, f"Half of the pairs have at most {np.median(ratio):.2f} words of {names[1]} per word of {names[0]}")
     return figure
 
 
 @drawn
 def distributions(values: dict[str, np.ndarray], xlabel: str, title: str, span: tuple[float, float], bins: int = 25) -> Figure:
     """One histogram a system over the same bins, as shares, with its mean as a dashed line."""
-    figure, panels = _figure(max(5.0, 3.4 * len(values)), 3.4, columns=len(values))
+    figure, panels = _panels(len(values), 3.0)
     colours = sns.color_palette("colorblind", len(values))
     highest = 0.0
-    for axes, (name, row), colour in zip(np.atleast_1d(panels), values.items(), colours, strict=True):
+    for axes, (name, row), colour in zip(panels, values.items(), colours, strict=True):
         shares, _, _ = axes.hist(np.clip(row, *span), bins=bins, range=span, weights=np.full(len(row), 1 / len(row)), color=colour)
         axes.axvline(row.mean(), color=GREY, linestyle="--", label=f"mean {row.mean():.2f}" if span[1] <= 5 else f"mean {row.mean():.1f}")
         axes.set(xlabel=xlabel, title=name, xlim=span)
-        axes.legend(fontsize=8)
+        axes.legend()
         highest = max(highest, shares.max())
-    for axes in np.atleast_1d(panels):
+    for axes in panels:
         axes.set(ylim=(0, 1.15 * highest))
-    np.atleast_1d(panels)[0].set(ylabel="share of sentences")
-    figure.suptitle(title, fontsize="medium")
+    panels[0].set(ylabel="share of sentences")
+    _finding(figure, title)
     return figure
 
 
@@ -551,8 +598,8 @@ def size_curve(table: list[dict], measures: tuple[str, ...]) -> Figure:
 
     One panel a measure, one line a set.
     """
-    figure, panels = _figure(4.5 * len(measures), 3.6, columns=len(measures))
-    for axes, measure in zip(np.atleast_1d(panels), measures, strict=True):
+    figure, panels = _panels(len(measures), 3.6)
+    for axes, measure in zip(panels, measures, strict=True):
         for name, colour in zip(dict.fromkeys(row["set"] for row in table), (BLUE, ORANGE, GREEN), strict=False):
             rows = [row for row in table if row["set"] == name]
             values = np.array([[row[measure][part] for part in ("value", "low", "high")] for row in rows]).T
@@ -563,8 +610,9 @@ def size_curve(table: list[dict], measures: tuple[str, ...]) -> Figure:
         axes.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=shown, ylim=(0, None))
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
-    np.atleast_1d(panels)[0].legend()
-    figure.suptitle("What more rows buy", fontsize="medium")
+    panels[0].legend()
+    first, last = (next(row for row in table if row["rows"] == size)[measures[0]]["value"] for size in (sizes[0], sizes[-1]))
+    _finding(figure, f"From {sizes[0]:,} to {sizes[-1]:,} rows: {first:.3g} becomes {last:.3g}")
     return figure
 
 
@@ -587,7 +635,7 @@ def curves(at: np.ndarray, lines: dict[str, np.ndarray], labels: tuple[str, str,
 @drawn
 def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple[str, str]) -> Figure:
     """Bars side by side, a cluster a name: {group: [value of each name]}; `labels` of the vertical axis and the title."""
-    figure, axes = _figure(8.0, 3.6)
+    figure, axes = _figure()
     width, colours = 0.8 / len(groups), sns.color_palette("colorblind", len(groups))
     for i, ((group, values), colour) in enumerate(zip(groups.items(), colours, strict=True)):
         axes.bar(np.arange(len(names)) + i * width, values, width, color=colour, label=group)
@@ -601,8 +649,8 @@ def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple
 @drawn
 def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -> Figure:
     """Training and validation loss by step, one panel a stage of training: {stage: the Trainer's log history}."""
-    figure, panels = _figure(4.5 * len(stages), 3.4, columns=len(stages))
-    for axes, (title, history) in zip(np.atleast_1d(panels), stages.items(), strict=True):
+    figure, panels = _panels(len(stages))
+    for axes, (title, history) in zip(panels, stages.items(), strict=True):
         for key, name, colour, mark in (("loss", "training", BLUE, None), ("eval_loss", "held-out rows", ORANGE, "o")):
             points = [(row["step"], row[key]) for row in history if key in row]
             if points:
@@ -616,7 +664,7 @@ def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -
 @drawn
 def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
     """One stacked bar a system, its parts the shares of each outcome: {system: {outcome: share}}, best outcome first."""
-    figure, axes = _figure(7.5, 1.5 + 0.55 * len(shares))
+    figure, axes = _figure(1.6 + 0.55 * len(shares))
     names = list(shares)[::-1]
     colours = (GREEN, BLUE, "#E69F00", GREY)
     left = np.zeros(len(names))
@@ -624,8 +672,8 @@ def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
         values = np.array([shares[name][outcome] for name in names])
         axes.barh(names, values, left=left, color=colour, label=outcome, height=0.6)
         for at, value in enumerate(values):
-            if value > 0.06:
-                axes.text(left[at] + value / 2, at, f"{value:.0%}", ha="center", va="center", color="white", fontsize=8)
+            if value > 0.08:
+                axes.text(left[at] + value / 2, at, f"{value:.0%}", ha="center", va="center", color="white")
         left += values
     axes.set(xlabel="share of the questions", xlim=(0, 1), title=title)
     axes.grid(axis="y", visible=False)

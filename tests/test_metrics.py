@@ -315,6 +315,10 @@ def test_cluster_weights_refuse_a_single_group():
         lambda: metrics.classification_scores(confusion_matrix([], [], 2)),
         lambda: metrics.class_table(confusion_matrix([], [], 2), ["a", "b"]),
         lambda: expected_calibration_error(np.zeros((0, 2)), np.zeros(0, int)),
+        lambda: metrics.reliability(np.zeros((0, 2)), np.zeros(0, int)),
+        lambda: metrics.accuracy(np.zeros((2, 2), int)),
+        lambda: metrics.macro_f1(np.zeros((2, 2), int)),
+        lambda: metrics.weighted_f1(np.zeros((2, 2), int)),
     ],
 )
 def test_no_rows_are_refused_in_one_line(score):

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from shared import metrics, plots
 
@@ -20,7 +21,9 @@ HISTORY = [
     {"step": 10, "eval_loss": 1.3, "eval_accuracy": 0.4, "eval_macro_f1": 0.35},
     {"step": 20, "loss": 0.9, "epoch": 1.0},
     {"step": 20, "eval_loss": 0.8, "eval_accuracy": 0.7, "eval_macro_f1": 0.65},
-    {"step": 20, "train_loss": 1.15, "train_runtime": 3.0},
+    {"step": 30, "loss": 0.7, "epoch": 1.5},
+    {"step": 30, "eval_loss": 0.9, "eval_accuracy": 0.6, "eval_macro_f1": 0.75},
+    {"step": 30, "train_loss": 1.15, "train_runtime": 3.0},
 ]
 TABLE = [
     {
@@ -35,10 +38,9 @@ TABLE = [
 BINS = {
     "confidence": np.array([0, 0, 0.5, 0, 0.9]),
     "accuracy": np.array([0, 0, 0.4, 0, 0.95]),
-    "count": np.array([0, 0, 5, 0, 20]),
+    "count": np.array([0, 0, 5, 0, 25]),
 }
 SCORES = {"BERT": {"value": 0.9}, "TF-IDF": {"value": 0.5, "low": 0.4, "high": 0.6}, "majority": {"value": 0.25}}
-EMOTIONS = ["joy", "anger", "fear", "relief", "grief"]
 LABEL_TABLE = [
     {"label": name, "f1": {"value": value, "low": low, "high": high}, "tier": metrics.tier(value), "support": support}
     for name, value, low, high, support in (
@@ -72,12 +74,9 @@ FIGURES = {
     "learning_curve": (lambda: plots.learning_curve(HISTORY), 2),
     "confusion": (lambda: plots.confusion(np.arange(16).reshape(4, 4), NAMES), 1),
     "class_scores": (lambda: plots.class_scores(TABLE), 1),
-    "reliability": (lambda: plots.reliability(BINS, 0.123), 2),
+    "reliability": (lambda: plots.reliability(BINS, 0.123), 1),
     "comparison": (lambda: plots.comparison(SCORES, "accuracy"), 1),
     "weights": (lambda: plots.weights({"null odds": 0.9, "words": -1.2, "names": 0.1}, "weight"), 1),
-    "label_counts": (lambda: plots.label_counts({"train": [5, 40, 3, 2, 1]}, EMOTIONS), 1),
-    "cooccurrence": (lambda: plots.cooccurrence(np.full((5, 5), 0.2), EMOTIONS), 2),  # and its colour bar
-    "threshold_curves": (lambda: plots.threshold_curves(np.array([0.1, 0.5, 0.9]), CURVES, {"half": 0.5}), 1),
     "label_f1": (lambda: plots.label_f1(LABEL_TABLE), 1),
     "buckets": (lambda: plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85), 2),
     "seeds": (lambda: plots.seeds({"MNLI": [0.8, 0.7], "none": [0.6]}, "accuracy"), 1),
@@ -129,6 +128,14 @@ def test_every_plot_is_saved_as_a_png_of_its_size(name, tmp_path):
     content = path.read_bytes()
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     np.testing.assert_allclose(struct.unpack(">II", content[16:24]), 200 * figure.get_size_inches(), atol=1)
+
+
+@pytest.mark.parametrize("name", list(FIGURES))
+def test_no_letter_is_smaller_than_eleven_points_on_a_page_of_seven_inches(name):
+    figure = FIGURES[name][0]()
+    figure.savefig(io.BytesIO())  # ticks get their texts when they are drawn
+    sizes = {text.get_fontsize() for text in figure.findobj(Text) if text.get_text().strip()}
+    assert figure.get_size_inches()[0] == plots.WIDTH == 7 and min(sizes) >= 11, sizes
 
 
 def test_there_is_a_case_for_every_public_plot():
@@ -197,14 +204,13 @@ def test_saving_again_replaces_the_file(tmp_path):
 def test_class_counts_draws_a_bar_a_class_and_split_side_by_side():
     counts = {"train": [30, 20, 10, 5], "validation": [4, 3, 2, 1_000]}
     (axes,) = plots.class_counts(counts, NAMES).axes
-    assert [heights(container) for container in axes.containers] == list(counts.values())
-    assert ticks(axes.get_xticklabels()) == NAMES
+    assert [[bar.get_width() for bar in container] for container in axes.containers] == list(counts.values())
+    assert ticks(axes.get_yticklabels()) == NAMES
     assert legend(axes) == list(counts)
-    assert "1,000" in [text.get_text() for text in axes.texts]
-    edges = [(bar.get_x(), bar.get_x() + bar.get_width()) for k in zip(*axes.containers, strict=True) for bar in k]
+    edges = [(bar.get_y(), bar.get_y() + bar.get_height()) for k in zip(*axes.containers, strict=True) for bar in k]
     assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(edges))
     middles = [np.mean([edges[2 * k][0], edges[2 * k + 1][1]]) for k in range(4)]
-    np.testing.assert_allclose(axes.get_xticks(), middles)
+    np.testing.assert_allclose(axes.get_yticks(), middles)
 
 
 def test_lengths_draws_every_row_the_limit_and_the_percentile():
@@ -213,7 +219,7 @@ def test_lengths_draws_every_row_the_limit_and_the_percentile():
     drawn = [(bar.get_x(), bar.get_x() + bar.get_width(), bar.get_height()) for bar in axes.patches]
     assert sum(rows for *_, rows in drawn) == 100
     assert next(rows for left, right, rows in drawn if left <= 10 < right) == 90
-    assert max(right for _, right, _ in drawn) == pytest.approx(64 * 1.05)
+    assert all(left == int(left) and right - left == 2 for left, right, _ in drawn), "whole tokens"
     assert drawn[-1][2] == 2
     limit, mark = axes.lines
     assert list(limit.get_xdata()) == [64, 64]
@@ -222,23 +228,26 @@ def test_lengths_draws_every_row_the_limit_and_the_percentile():
 
 
 def test_learning_curve_draws_losses_and_scores_over_their_steps():
-    left, right = plots.learning_curve(HISTORY).axes
+    figure = plots.learning_curve(HISTORY)
+    left, right = figure.axes
     drawn = {line.get_label(): line.get_xydata().tolist() for axes in (left, right) for line in axes.lines}
     assert drawn == {
-        "training": [[10, 1.4], [20, 0.9]],
-        "validation": [[10, 1.3], [20, 0.8]],
-        "accuracy": [[10, 0.4], [20, 0.7]],
-        "macro-f1": [[10, 0.35], [20, 0.65]],
+        "training": [[10, 1.4], [20, 0.9], [30, 0.7]],
+        "validation": [[10, 1.3], [20, 0.8], [30, 0.9]],
+        "accuracy": [[10, 0.4], [20, 0.7], [30, 0.6]],
+        "macro-f1": [[10, 0.35], [20, 0.65], [30, 0.75]],
     }
     assert left.get_ylim()[0] == 0
+    finding = "The validation loss is lowest (0.8) at step 20, accuracy highest (0.7) at step 20"
+    assert figure.get_suptitle().replace("\n", " ") == finding
 
 
-def test_learning_curve_of_a_single_check():
-    left, right = plots.learning_curve(HISTORY[:2]).axes
-    assert [line.get_xydata().tolist() for line in left.lines] == [[[10, 1.4]], [[10, 1.3]]]
-    assert [line.get_xydata().tolist() for line in right.lines] == [[[10, 0.4]], [[10, 0.35]]]
-    low, high = right.get_ylim()
-    assert high - low >= 0.02 - 1e-9  # four decimals of one score are no curve
+@pytest.mark.parametrize("checks", [1, 2])
+def test_learning_curve_of_too_few_checks_for_a_curve_is_the_loss_alone(checks):
+    figure = plots.learning_curve(HISTORY[: 2 * checks])
+    (axes,) = figure.axes
+    assert [len(line.get_xdata()) for line in axes.lines] == [checks, checks]
+    assert "accuracy highest" in figure.get_suptitle().replace("\n", " "), "the finding tells the score"
 
 
 def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
@@ -246,8 +255,8 @@ def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
     left, right = plots.learning_curve(history, scores=("micro_f1", "macro_f1"), loss="binary cross-entropy").axes
     assert left.get_ylabel() == "binary cross-entropy"
     assert {line.get_label(): line.get_xydata().tolist() for line in right.lines} == {
-        "micro-f1": [[10, 1], [20, 2]],
-        "macro-f1": [[10, 0.35], [20, 0.65]],
+        "micro-f1": [[10, 1], [20, 2], [30, 3]],
+        "macro-f1": [[10, 0.35], [20, 0.65], [30, 0.75]],
     }
     assert legend(right) == ["micro-f1", "macro-f1"]
     assert plots.learning_curve(HISTORY).axes[0].get_ylabel() == "cross-entropy"
@@ -255,16 +264,15 @@ def test_learning_curve_draws_the_scores_and_names_the_loss_it_is_told():
 
 def test_learning_curve_draws_each_of_five_scores_in_a_colour_of_its_own():
     names = ("micro_f1", "macro_f1", "tuned_micro_f1", "tuned_macro_f1", "accuracy")
-    checks = [{"step": step, "eval_loss": 1.0} | {f"eval_{name}": 0.5 for name in names} for step in (1, 2)]
+    checks = [{"step": step, "eval_loss": 1.0} | {f"eval_{name}": 0.5 for name in names} for step in (1, 2, 3)]
     lines = plots.learning_curve([{"step": 1, "loss": 1.0}, *checks], scores=names).axes[1].lines
     assert [line.get_label() for line in lines] == [name.replace("_", "-") for name in names]
     assert len({line.get_color() for line in lines}) == 5
 
 
 def test_learning_curve_of_a_run_too_short_to_log_a_training_loss():
-    left, right = plots.learning_curve(HISTORY[1:2]).axes
-    assert [line.get_xydata().tolist() for line in left.lines if len(line.get_xdata())] == [[[10, 1.3]]]
-    assert len(right.lines) == 2
+    (axes,) = plots.learning_curve(HISTORY[1:2]).axes
+    assert [line.get_xydata().tolist() for line in axes.lines if len(line.get_xdata())] == [[[10, 1.3]]]
 
 
 def test_confusion_writes_counts_and_colours_by_the_share_of_the_gold_class():
@@ -275,6 +283,8 @@ def test_confusion_writes_counts_and_colours_by_the_share_of_the_gold_class():
     assert axes.collections[0].get_clim() == (0, 1)
     assert ticks(axes.get_xticklabels()) == ticks(axes.get_yticklabels()) == ["no", "yes"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "gold")
+    assert plots.confusion(matrix, ["no", "yes"]).get_suptitle() == "Most frequent error: no predicted as yes (2 of 2 errors)"
+    assert plots.confusion(np.eye(2, dtype=int), ["no", "yes"]).get_suptitle() == "No row is in the wrong class"
 
 
 def test_confusion_of_a_class_without_rows():
@@ -283,48 +293,60 @@ def test_confusion_of_a_class_without_rows():
 
 
 def test_class_scores_draws_values_with_their_intervals():
-    (axes,) = plots.class_scores(TABLE).axes
-    assert legend(axes) == ["precision", "recall", "f1"]
-    assert ticks(axes.get_xticklabels()) == NAMES
+    figure = plots.class_scores(TABLE)
+    (axes,) = figure.axes
+    assert legend(axes) == ["precision", "recall", "F1"]
+    assert ticks(axes.get_yticklabels()) == NAMES
     for key, container in zip(("precision", "recall", "f1"), axes.containers, strict=True):
         points, _, (bars,) = container.lines
-        np.testing.assert_allclose(points.get_ydata(), [row[key]["value"] for row in TABLE])
-        ends = [[segment[0][1], segment[1][1]] for segment in bars.get_segments()]
+        np.testing.assert_allclose(points.get_xdata(), [row[key]["value"] for row in TABLE])
+        ends = [[segment[0][0], segment[1][0]] for segment in bars.get_segments()]
         np.testing.assert_allclose(ends, [[row[key]["low"], row[key]["high"]] for row in TABLE])
-        np.testing.assert_allclose(points.get_xdata(), np.arange(4), atol=0.3)
+        np.testing.assert_allclose(points.get_ydata(), np.arange(4), atol=0.3)
+    assert figure.get_suptitle() == "F1 is highest for World (0.70), lowest for World (0.70)"
 
 
-def test_reliability_draws_the_filled_bins_and_the_rows_of_all():
-    left, right = plots.reliability(BINS, 0.1234).axes
-    diagonal, model = left.lines
+def test_reliability_draws_bins_with_enough_rows_and_tells_the_others():
+    figure = plots.reliability(BINS, 0.1234)
+    (axes,) = figure.axes
+    diagonal, model = axes.lines
     assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
-    assert model.get_xydata().tolist() == [[0.5, 0.4], [0.9, 0.95]]
-    assert "ECE 0.123" in left.get_title()
-    assert heights(right.containers[0]) == [0, 0, 5, 0, 20]
-    np.testing.assert_allclose([bar.get_x() for bar in right.patches], [0, 0.2, 0.4, 0.6, 0.8])
-    np.testing.assert_allclose([bar.get_width() for bar in right.patches], 0.2)
+    assert model.get_xydata().tolist() == axes.collections[0].get_offsets().tolist() == [[0.9, 0.95]]
+    assert axes.get_xlabel() == "confidence (5 of 30 rows are in bins of fewer than 20)"
+    assert figure.get_suptitle() == "On average 0.025 too unsure (calibration error 0.123)"  # (5 * .1 - 25 * .05) / 30
 
 
 def test_reliability_takes_the_table_of_the_metrics():
-    table = metrics.reliability(np.array([[0.7, 0.3], [0.2, 0.8], [0.6, 0.4]]), np.array([0, 1, 1]), bins=5)
-    left, right = plots.reliability(table, 0.1).axes
-    np.testing.assert_allclose(left.lines[1].get_xydata(), [[0.6, 0], [0.75, 1]])
-    assert heights(right.containers[0]) == [0, 0, 1, 2, 0]
+    probabilities = np.repeat([[0.7, 0.3], [0.1, 0.9], [0.64, 0.36]], [30, 60, 5], axis=0)
+    table = metrics.reliability(probabilities, np.repeat([0, 1, 1], [30, 60, 5]), bins=5)
+    (axes,) = plots.reliability(table, 0.1).axes
+    np.testing.assert_allclose(axes.lines[1].get_xydata(), [[24.2 / 35, 30 / 35], [0.9, 1]], rtol=1e-5)
+    small, large = axes.collections[0].get_sizes()
+    assert large > small
 
 
-def test_comparison_draws_a_bar_a_system_from_top_to_bottom():
-    (axes,) = plots.comparison(SCORES, "accuracy").axes
-    bars = next(container for container in axes.containers if hasattr(container, "patches"))
-    drawn = {label: bar.get_width() for label, bar in zip(ticks(axes.get_yticklabels()), bars, strict=True)}
-    assert drawn == {"BERT": 0.9, "TF-IDF": 0.5, "majority": 0.25}
-    assert list(drawn) == list(SCORES)[::-1]  # matplotlib counts from the bottom
+def test_comparison_draws_a_bar_a_system_the_best_on_top():
+    scores = {"BERT": SCORES["BERT"], "majority": SCORES["majority"], "TF-IDF": SCORES["TF-IDF"]}
+    figure = plots.comparison(scores, "accuracy")
+    (axes,) = figure.axes
+    drawn = {label: bar.get_width() for label, bar in zip(ticks(axes.get_yticklabels()), axes.patches, strict=True)}
+    assert list(drawn.items()) == [("majority", 0.25), ("TF-IDF", 0.5), ("BERT", 0.9)]  # matplotlib counts from the bottom
     assert [text.get_text() for text in axes.texts] == ["0.250", "0.500", "0.900"]
     assert axes.get_xlabel() == "accuracy"
-    _, _, (intervals,) = bars.errorbar.lines
-    ends = [[segment[0][0], segment[1][0]] for segment in intervals.get_segments()]
+    bars = [container for container in axes.containers if hasattr(container, "patches")]
+    ends = [[segment[0][0], segment[1][0]] for bar in bars for segment in bar.errorbar.lines[2][0].get_segments()]
     np.testing.assert_allclose(ends, [[0.25, 0.25], [0.4, 0.6], [0.9, 0.9]])
-    *others, first = [bar.get_facecolor() for bar in bars]
+    *others, first = [bar.get_facecolor() for bar in axes.patches]
     assert first not in others
+    assert figure.get_suptitle() == "BERT is 40.0 points above TF-IDF"
+
+
+def test_comparison_draws_a_published_score_as_an_open_mark_that_is_compared_with_nothing():
+    figure = plots.comparison({"model": {"value": 12.0}, "Lead-3": {"value": 20.0}, "published: T5": {"value": 41.0}}, "ROUGE-1", top=50)
+    (axes,) = figure.axes
+    assert len(axes.patches) == 2 and figure.get_suptitle() == "Model is 8.0 points below Lead-3"
+    (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert mark.get_fillstyle() == "none" and list(mark.get_xdata()) == [41.0]
 
 
 def test_comparison_of_a_single_system():
@@ -342,48 +364,11 @@ def test_class_scores_draws_no_interval_below_a_value_that_lies_below_it():
     scores = {key: {"value": 0.5, "low": 0.6, "high": 0.7} for key in ("precision", "recall", "f1")}
     (axes,) = plots.class_scores([{"class": "rare"} | scores]).axes
     _, _, (bars,) = axes.containers[0].lines
-    ((low, high),) = [(segment[0][1], segment[1][1]) for segment in bars.get_segments()]
+    ((low, high),) = [(segment[0][0], segment[1][0]) for segment in bars.get_segments()]
     assert (low, high) == pytest.approx((0.5, 0.7))
 
 
 # multi-label
-
-
-def test_label_counts_puts_the_commonest_label_of_the_first_split_on_top():
-    counts = {"train": [300, 40, 0, 7, 2_000], "test": [20, 50, 1, 0, 100]}
-    (axes,) = plots.label_counts(counts, EMOTIONS).axes
-    names = ticks(axes.get_yticklabels())
-    assert names == ["fear", "relief", "anger", "joy", "grief"]  # matplotlib counts from the bottom
-    for line, (split, values) in zip(axes.lines, counts.items(), strict=True):
-        expected = [max(values[EMOTIONS.index(name)], 0.5) for name in names]  # none at all stands left of one
-        assert (line.get_label(), line.get_xdata().tolist(), list(line.get_ydata())) == (split, expected, [0, 1, 2, 3, 4])
-    assert legend(axes) == ["train", "test"]
-    assert axes.get_xscale() == "log"
-    assert axes.get_xlim()[0] < 0.5
-
-
-def test_cooccurrence_colours_the_shares_and_leaves_the_diagonal_out():
-    shares = np.arange(25).reshape(5, 5) / 25
-    axes, bar = plots.cooccurrence(shares, EMOTIONS).axes
-    drawn = axes.collections[0].get_array().reshape(5, 5)
-    np.testing.assert_array_equal(np.ma.getmaskarray(drawn), np.eye(5, dtype=bool))
-    np.testing.assert_allclose(drawn.data[~np.eye(5, dtype=bool)], shares[~np.eye(5, dtype=bool)])
-    assert ticks(axes.get_xticklabels()) == ticks(axes.get_yticklabels()) == EMOTIONS
-    assert bar.get_ylabel() == "share of the line's rows"
-
-
-def test_threshold_curves_draw_the_scores_and_mark_thresholds():
-    thresholds = np.array([0.1, 0.5, 0.9])
-    figure = plots.threshold_curves(thresholds, CURVES, {"half": 0.5, "best micro-F1": 0.234})
-    (axes,) = figure.axes
-    micro, macro, half, best = axes.lines
-    for line, values in zip((micro, macro), CURVES.values(), strict=True):
-        assert line.get_xdata().tolist() == thresholds.tolist()
-        assert line.get_ydata().tolist() == values.tolist()
-    assert [list(line.get_xdata()) for line in (half, best)] == [[0.5, 0.5], [0.234, 0.234]]
-    assert half.get_linestyle() != best.get_linestyle()
-    assert legend(axes) == ["micro-F1", "macro-F1", "half (0.50)", "best micro-F1 (0.23)"]
-    assert axes.get_xlim() == (0, 1)
 
 
 def test_label_f1_draws_the_best_on_top_in_the_colour_of_its_tier():
@@ -419,22 +404,22 @@ def test_buckets_draws_a_panel_a_group_with_values_and_intervals():
     assert [axes.get_title() for axes in figure.axes] == ["length", "genre"]
     for axes, rows in zip(figure.axes, BUCKETS.values(), strict=True):
         ((points, _, (intervals,)),) = [container.lines for container in axes.containers]
-        assert points.get_ydata().tolist() == [row["accuracy"]["value"] for row in rows]
-        ends = [(segment[0][1], segment[1][1]) for segment in intervals.get_segments()]
+        assert points.get_xdata().tolist() == [row["accuracy"]["value"] for row in rows]
+        ends = [(segment[0][0], segment[1][0]) for segment in intervals.get_segments()]
         held = [(min(row["accuracy"]["low"], row["accuracy"]["value"]), row["accuracy"]["high"]) for row in rows]
         np.testing.assert_allclose(ends, held)
-        assert ticks(axes.get_xticklabels()) == [f"{row['bucket']}\n{row['rows']:,} rows" for row in rows]
-        assert axes.get_ylabel() == "accuracy"
-        low, high = axes.get_ylim()
+        assert ticks(axes.get_yticklabels()) == [f"{row['bucket']} ({row['rows']:,})" for row in rows]
+        assert axes.get_xlabel() == "accuracy"
+        low, high = axes.get_xlim()
         assert low <= min(end for pair in held for end in pair) and high >= 1
-    assert len({axes.get_ylim() for axes in figure.axes}) == 1  # panels that are compared share their scale
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1  # panels that are compared share their scale
     assert not figure.legends
 
 
 def test_buckets_marks_and_names_the_figure_of_all_rows():
     figure = plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85)
     for axes in figure.axes:
-        assert [list(line.get_ydata()) for line in axes.lines if line.get_linestyle() == "--"] == [[0.85, 0.85]]
+        assert [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "--"] == [[0.85, 0.85]]
     (found,) = figure.legends
     assert [text.get_text() for text in found.get_texts()] == ["all rows"]
 
@@ -442,8 +427,8 @@ def test_buckets_marks_and_names_the_figure_of_all_rows():
 def test_buckets_takes_the_table_of_the_metrics_as_a_single_panel():
     table = metrics.accuracy_by_bucket(np.array([True, False, True]), np.array([2, 2, 10]))
     (axes,) = plots.buckets({"length": table}, "accuracy", "By length").axes
-    assert axes.containers[0].lines[0].get_ydata().tolist() == [0.5, 1]
-    assert ticks(axes.get_xticklabels()) == ["2\n2 rows", "10\n1 rows"]
+    assert axes.containers[0].lines[0].get_xdata().tolist() == [0.5, 1]
+    assert ticks(axes.get_yticklabels()) == ["2 (2)", "10 (1)"]
 
 
 def test_seeds_draws_a_dot_a_run_and_the_mean_of_each_start():
@@ -455,7 +440,7 @@ def test_seeds_draws_a_dot_a_run_and_the_mean_of_each_start():
     np.testing.assert_allclose([segment[:, 1] for segment in means], [[0.75] * 2, [0.9] * 2, [0.6] * 2])
     np.testing.assert_allclose([segment[:, 0].mean() for segment in means], [0, 1, 2])
     assert ticks(axes.get_xticklabels()) == list(runs)
-    assert axes.get_ylabel() == "accuracy"
+    assert axes.get_ylabel() == "accuracy (one dot per seed)"
 
 
 # question answering
@@ -473,12 +458,18 @@ def test_windows_draws_every_window_over_its_tokens_and_every_answer_in_every_pa
 
 
 def test_stride_sweep_draws_cost_and_gain_over_the_strides_and_marks_the_one_in_use():
-    left, right = plots.stride_sweep(STRIDES, 64).axes
+    figure = plots.stride_sweep(STRIDES, 64)
+    left, right = figure.axes
     assert left.lines[0].get_xydata().tolist() == [[0, 1.2], [64, 1.3]] and left.lines[1].get_xydata().tolist() == [[0, 2.1], [32, 2.5]]
     assert right.lines[0].get_xydata().tolist() == [[0, 0.97], [64, 1.0]] and right.lines[1].get_xydata().tolist() == [[0, 0.9], [32, 0.99]]
     assert right.get_ylim()[1] < 1.01, "no share is above one"
     for axes in (left, right):
-        assert list(axes.lines[2].get_xdata()) == [64, 64] and legend(axes) == ["256 tokens", "128 tokens", "in use: 64"]
+        assert list(axes.lines[2].get_xdata()) == [64, 64]
+
+
+def test_stride_sweep_has_one_legend_for_both_panels():
+    (found,) = plots.stride_sweep(STRIDES, 64).legends
+    assert [text.get_text() for text in found.get_texts()] == ["256 tokens", "128 tokens", "in use: 64"]
 
 
 def test_token_logits_draws_both_bars_of_every_token():
@@ -490,9 +481,10 @@ def test_token_logits_draws_both_bars_of_every_token():
 
 
 def test_precision_recall_draws_the_points_and_names_the_average():
-    (axes,) = plots.precision_recall(np.array([1, 0.8, 0.5]), np.array([0, 0.5, 0.9]), 0.4321).axes
+    figure = plots.precision_recall(np.array([1, 0.8, 0.5]), np.array([0, 0.5, 0.9]), 0.4321)
+    (axes,) = figure.axes
     assert axes.lines[0].get_xydata().tolist() == [[0, 1], [0.5, 0.8], [0.9, 0.5]]
-    assert "0.432" in axes.get_title()
+    assert "0.432" in figure.get_suptitle()
 
 
 def test_null_odds_draws_every_question_of_both_groups_and_the_threshold():
@@ -534,10 +526,10 @@ def test_size_curve_has_a_panel_a_measure_and_a_line_a_set():
 
 def test_scores_out_of_a_hundred_have_their_own_axis():
     axes = plots.comparison({"model": {"value": 31.25}, "floor": {"value": 4.0}}, "chrF", top=100).axes[0]
-    assert axes.get_xlim() == (0, 100) and [text.get_text() for text in axes.texts] == ["4.0", "31.2"]
+    assert axes.get_xlim() == (0, 100) and {text.get_text() for text in axes.texts} == {"4.0", "31.2"}
     rows = [{"bucket": "all", "mean": {"value": 31.0, "low": 30.0, "high": 32.0}, "rows": 9}]
     axes = plots.buckets({"length": rows}, "mean", "chrF", top=100).axes[0]
-    assert axes.get_ylim() == (25, 102)
+    assert axes.get_xlim() == (25, 102)
 
 
 def test_weights_stand_by_size_with_a_colour_for_each_side():
@@ -579,7 +571,7 @@ def test_the_axis_of_points_ends_where_it_is_told_to():
     assert axes.get_xlim() == (0, 50) and {text.get_text() for text in axes.texts} == {"12.3", "41.0"}
     rows = [{"bucket": "whole", "mean": {"value": 30.0, "low": 20.0, "high": 40.0}, "rows": 7}]
     (axes,) = plots.buckets({"model": rows}, "mean", "by length", top=60).axes
-    assert axes.get_ylim() == pytest.approx((17, 61.2))
+    assert axes.get_xlim() == pytest.approx((17, 61.2))
 
 
 def test_losses_draws_a_panel_a_stage_with_what_its_history_has():
@@ -588,7 +580,7 @@ def test_losses_draws_a_panel_a_stage_with_what_its_history_has():
     assert (first.get_title(), legend(first)) == ("warm-up", ["training"])
     assert [line.get_xydata().tolist() for line in first.lines] == [[[1, 3.0], [2, 2.0]]]
     assert legend(second) == ["training", "held-out rows"]
-    assert second.lines[1].get_xydata().tolist() == [[10, 1.3], [20, 0.8]]
+    assert second.lines[1].get_xydata().tolist() == [[10, 1.3], [20, 0.8], [30, 0.9]]
 
 
 def test_outcomes_stacks_the_shares_of_each_system_to_one_and_writes_the_large_ones():
@@ -611,9 +603,7 @@ def test_figures_have_room_for_the_classes_of_a_readers_file(classes, tmp_path):
         "confusion": plots.confusion(matrix, names),
         "counts": plots.class_counts({"train": [5] * classes, "test": [2] * classes}, names),
         "scores": plots.class_scores(table),
-        "label_counts": plots.label_counts({"train": [5] * classes}, names),
         "label_f1": plots.label_f1(table),
-        "together": plots.cooccurrence(np.full((classes, classes), 0.2), names),
     }
     for name, figure in figures.items():
         plots.save(figure, tmp_path, f"{name}-{classes}")

@@ -56,7 +56,8 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 
 
 def accuracy(confusion: np.ndarray) -> np.ndarray:
-    """Share of rows on the diagonal, shape [...]. For single-label data this is also the micro-averaged F1."""
+    """Share of rows on the diagonal, shape [...]. For single-label data this is also the micro-averaged F1. CourseError for no rows."""
+    some_rows(confusion.sum())
     return ratio(np.trace(confusion, axis1=-2, axis2=-1), confusion.sum((-2, -1)))
 
 
@@ -73,13 +74,15 @@ def per_class(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def macro_f1(confusion: np.ndarray) -> np.ndarray:
-    """Unweighted mean of the classes' F1, shape [...], over classes that occur as gold or prediction."""
+    """Unweighted mean of the classes' F1, shape [...], over classes that occur as gold or prediction. CourseError for no rows."""
+    some_rows(confusion.sum())
     occurs = (confusion.sum(-1) + confusion.sum(-2)) > 0
     return ratio(per_class(confusion)["f1"].sum(-1), occurs.sum(-1))
 
 
 def weighted_f1(confusion: np.ndarray) -> np.ndarray:
-    """Mean of the classes' F1 weighted by support, shape [...]."""
+    """Mean of the classes' F1 weighted by support, shape [...]. CourseError for no rows."""
+    some_rows(confusion.sum())
     scores = per_class(confusion)
     return ratio((scores["f1"] * scores["support"]).sum(-1), scores["support"].sum(-1))
 
@@ -203,8 +206,9 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     """Confidence against accuracy in equal-width bins of the top probability.
 
     Returns {'confidence', 'accuracy', 'count'}, each [bins]; an empty bin has 0 in all. The first bin is closed on
-    both sides, the others are (low, high], as in Guo et al. 2017 (arXiv 1706.04599).
+    both sides, the others are (low, high], as in Guo et al. 2017 (arXiv 1706.04599). Raises CourseError for no rows.
     """
+    some_rows(len(labels))
     top = probabilities.max(-1)
     correct = probabilities.argmax(-1) == labels
     which = np.searchsorted(np.arange(1, bins) / bins, top, side="left")
@@ -221,7 +225,6 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 
     Few rows make it too high: a perfectly calibrated model of 100 rows has an error of several points. Raises CourseError for none.
     """
-    some_rows(len(labels))
     table = reliability(probabilities, labels, bins)
     return float(np.average(np.abs(table["confidence"] - table["accuracy"]), weights=table["count"]))
 
