@@ -326,18 +326,19 @@ def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
 
 
 @drawn
-def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figure:
-    """Horizontal bars of one measure, the best on top. `scores`: {system: {'value', and 'low', 'high' if known}}, this model first.
+def comparison(scores: dict[str, dict], measure: str, top: float = 1.0, lower_is_better: bool = False) -> Figure:
+    """Horizontal bars of one measure, the best on top. `scores`: {system: {'value', and 'low', 'high' if known}}.
 
-    A system whose name begins with "published" is an open mark: its score comes from other rows or another recipe. `top` is where
-    the measure's axis ends: 1 for shares, 100 or less for ROUGE and BLEU.
+    "this model" has a colour of its own; where no system has that name, the best one. A system whose name begins with "published" is
+    an open mark: its score comes from other rows or another recipe. `top` is where the measure's axis ends: 1 for shares, 100 or
+    less for ROUGE and BLEU.
     """
     figure, axes = _figure(1.3 + 0.42 * len(scores))
-    own, names = next(iter(scores)), sorted(scores, key=lambda name: scores[name]["value"])
+    names = sorted(scores, key=lambda name: scores[name]["value"], reverse=lower_is_better)
+    own = OWN if OWN in scores else names[-1]
     for at, name in enumerate(names):
-        value = scores[name]["value"]
+        value, shown = scores[name]["value"], _shown(scores[name]["value"], top)
         low, high = (scores[name].get(part, value) for part in ("low", "high"))
-        shown = f"{value:.3f}" if top <= 1 else f"{value:.1f}"
         if name.startswith("published"):
             axes.plot(value, at, "D", color="black", fillstyle="none", markersize=8)
         else:
@@ -349,21 +350,26 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0) -> Figur
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    if finding := _distance(scores, own, top):
-        _finding(figure, finding)
+    _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith("published")], top))
     return figure
 
 
-def _distance(scores: dict[str, dict], own: str, top: float) -> str:
-    """How far this model is from the best other system that was scored on the same rows; "" where there is none."""
-    others = {name: score["value"] for name, score in scores.items() if name != own and not name.startswith("published")}
-    if not others:
-        return ""
-    best = max(others, key=others.get)
-    gap = (scores[own]["value"] - others[best]) * (100 if top <= 1 else 1)
-    inside = scores[own].get("low", np.inf) <= others[best] <= scores[own].get("high", -np.inf)
+OWN = "this model"
+
+
+def _shown(value: float, top: float) -> str:
+    return f"{value:.3f}" if top <= 1 else f"{value:.1f}"
+
+
+def _distance(scores: dict[str, dict], ranked: list[str], top: float) -> str:
+    """How far this model is from the best other system on the same rows; without it, the best two of `ranked`."""
+    if OWN not in ranked or len(ranked) < 2:
+        return ", then ".join(f"{name} ({_shown(scores[name]['value'], top)})" for name in ranked[:2])
+    best = next(name for name in ranked if name != OWN)
+    gap = (scores[OWN]["value"] - scores[best]["value"]) * (100 if top <= 1 else 1)
+    inside = scores[OWN].get("low", np.inf) <= scores[best]["value"] <= scores[OWN].get("high", -np.inf)
     doubt = ", which lies within its interval" if inside else ""
-    return f"{own[:1].upper() + own[1:]} is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}{doubt}"
+    return f"This model is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}{doubt}"
 
 
 @drawn

@@ -326,11 +326,11 @@ def test_reliability_takes_the_table_of_the_metrics():
 
 
 def test_comparison_draws_a_bar_a_system_the_best_on_top():
-    scores = {"BERT": SCORES["BERT"], "majority": SCORES["majority"], "TF-IDF": SCORES["TF-IDF"]}
+    scores = {"majority": SCORES["majority"], "this model": SCORES["BERT"], "TF-IDF": SCORES["TF-IDF"]}
     figure = plots.comparison(scores, "accuracy")
     (axes,) = figure.axes
     drawn = {label: bar.get_width() for label, bar in zip(ticks(axes.get_yticklabels()), axes.patches, strict=True)}
-    assert list(drawn.items()) == [("majority", 0.25), ("TF-IDF", 0.5), ("BERT", 0.9)]  # matplotlib counts from the bottom
+    assert list(drawn.items()) == [("majority", 0.25), ("TF-IDF", 0.5), ("this model", 0.9)]  # matplotlib counts from the bottom
     assert [text.get_text() for text in axes.texts] == ["0.250", "0.500", "0.900"]
     assert axes.get_xlabel() == "accuracy"
     bars = [container for container in axes.containers if hasattr(container, "patches")]
@@ -338,17 +338,26 @@ def test_comparison_draws_a_bar_a_system_the_best_on_top():
     np.testing.assert_allclose(ends, [[0.25, 0.25], [0.4, 0.6], [0.9, 0.9]])
     *others, first = [bar.get_facecolor() for bar in axes.patches]
     assert first not in others
-    assert figure.get_suptitle() == "BERT is 40.0 points above TF-IDF"
+    assert figure.get_suptitle() == "This model is 40.0 points above TF-IDF"
 
 
 def test_comparison_draws_a_published_score_as_an_open_mark_that_is_compared_with_nothing():
-    figure = plots.comparison({"model": {"value": 12.0}, "Lead-3": {"value": 20.0}, "published: T5": {"value": 41.0}}, "ROUGE-1", top=50)
+    figure = plots.comparison({"this model": {"value": 12.0}, "Lead-3": {"value": 20.0}, "published: T5": {"value": 41.0}}, "ROUGE-1", top=50)
     (axes,) = figure.axes
-    assert len(axes.patches) == 2 and figure.get_suptitle() == "Model is 8.0 points below Lead-3"
-    close = {"model": {"value": 21.0, "low": 19.0, "high": 23.0}, "Lead-3": {"value": 20.0}}
-    assert plots.comparison(close, "ROUGE-1", top=50).get_suptitle() == "Model is 1.0 points above Lead-3, which lies within its interval"
+    assert len(axes.patches) == 2 and figure.get_suptitle() == "This model is 8.0 points below Lead-3"
+    close = {"this model": {"value": 21.0, "low": 19.0, "high": 23.0}, "Lead-3": {"value": 20.0}}
+    assert plots.comparison(close, "ROUGE-1", top=50).get_suptitle() == "This model is 1.0 points above Lead-3, which lies within its interval"
     (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
     assert mark.get_fillstyle() == "none" and list(mark.get_xdata()) == [41.0]
+
+
+def test_comparison_of_a_loss_has_the_lowest_on_top():
+    losses = {"AdamW": {"value": 1.5}, "Adafactor": {"value": 1.25}, "SGD": {"value": 3.0}}
+    figure = plots.comparison(losses, "bits", top=3.5, lower_is_better=True)
+    (axes,) = figure.axes
+    assert ticks(axes.get_yticklabels()) == ["SGD", "AdamW", "Adafactor"]
+    assert figure.get_suptitle() == "Adafactor (1.2), then AdamW (1.5)"
+    assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [plots.BLUE.lower()] * 2 + [plots.ORANGE.lower()]
 
 
 def test_comparison_of_a_single_system():
