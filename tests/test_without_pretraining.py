@@ -26,7 +26,10 @@ def row(*answers, context=TEXT):
 
 @pytest.mark.parametrize(
     ("characters", "kept"),
-    [(1_000, TEXT), (len(TEXT), TEXT), (24, TEXT[:24]), (23, "The mill closed in"), (18, "The mill closed in"), (17, "The mill closed"), (2, "Th")],
+    [
+        (1_000, TEXT), (len(TEXT), TEXT), (24, TEXT[:24]), (23, "The mill closed in"), (18, "The mill closed in"), (17, "The mill closed"),
+        (2, "Th"),
+    ],
 )
 def test_a_text_is_cut_between_words(characters, kept):
     assert tools.shortened(row("1911"), characters)["context"] == kept
@@ -37,13 +40,15 @@ def test_an_answer_that_is_cut_or_misplaced_is_left_out():
     assert tools.shortened(both, 24)["answers"] == {"text": ["mill"], "answer_start": [4]}
     assert tools.shortened(both, 1_000)["answers"] == both["answers"]
     assert tools.shortened(row("in 1911"), 20)["answers"] == {"text": [], "answer_start": []}
-    for answers in ({"text": ["mill"], "answer_start": [5]}, {"text": [""], "answer_start": [-1]}, {"text": [" "], "answer_start": [3]}, None):
+    for text, start in (("mill", 5), ("", -1), (" ", 3)):
+        answers = {"text": [text], "answer_start": [start]}
         assert tools.shortened({"context": TEXT, "answers": answers}, 1_000)["answers"]["text"] == []
+    assert tools.shortened({"context": TEXT, "answers": None}, 1_000)["answers"]["text"] == []
 
 
 def test_a_text_without_spaces_is_cut_at_the_character():
     assert tools.shortened(row("水车", context="水车停止于一九一一年"), 4)["context"] == "水车停止"
-    with pytest.raises(CourseError, match="^0 characters leave nothing to read: give at least 1$"):
+    with pytest.raises(CourseError, match=r"^0 characters leave nothing to read: give at least 1$"):
         tools.shortened(row("1911"), 0)
 
 
@@ -95,7 +100,7 @@ def test_a_trial_begins_no_step_that_would_pass_its_limit(monkeypatch):
 def test_bits_per_character_by_hand():
     assert tools.bits_per_character(np.array([4 * np.log(10)]), ["1911"])["value"] == pytest.approx(np.log2(10))
     assert tools.bits_per_character(np.array([4 * np.log(2), 0.0]), [" ab ", "cdef"]) == {"value": pytest.approx(4 / 6)}
-    with pytest.raises(CourseError, match="^2 losses for 1 answers"):
+    with pytest.raises(CourseError, match=r"^2 losses for 1 answers"):
         tools.bits_per_character(np.zeros(2), ["a"])
     with pytest.raises(CourseError, match="no characters"):
         tools.bits_per_character(np.zeros(1), [" "])
