@@ -342,11 +342,13 @@ def test_comparison_draws_a_bar_a_system_the_best_on_top():
 
 
 def test_comparison_draws_a_published_score_as_an_open_mark_that_is_compared_with_nothing():
-    figure = plots.comparison({"this model": {"value": 12.0}, "Lead-3": {"value": 20.0}, "published: T5": {"value": 41.0}}, "ROUGE-1", top=50)
+    scores = {"this model": {"value": 12.0}, "Lead-3": {"value": 20.0}, "published: T5": {"value": 41.0}}
+    figure = plots.comparison(scores, "ROUGE-1", top=50)
     (axes,) = figure.axes
     assert len(axes.patches) == 2 and figure.get_suptitle() == "This model is 8.0 points below Lead-3"
     close = {"this model": {"value": 21.0, "low": 19.0, "high": 23.0}, "Lead-3": {"value": 20.0}}
-    assert plots.comparison(close, "ROUGE-1", top=50).get_suptitle() == "This model is 1.0 points above Lead-3, which lies within its interval"
+    finding = plots.comparison(close, "ROUGE-1", top=50).get_suptitle()
+    assert finding == "This model is 1.0 points above Lead-3, which lies within its interval"
     (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
     assert mark.get_fillstyle() == "none" and list(mark.get_xdata()) == [41.0]
 
