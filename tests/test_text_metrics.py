@@ -392,6 +392,12 @@ def test_mean_difference_is_paired():
     assert found["low"] > 0.015 and found["high"] < 0.025 and found["value"] == pytest.approx((first - second).mean())
 
 
+def test_a_difference_that_is_the_same_in_all_rows_lies_inside_its_interval_on_either_scale():
+    for scale in (1.0, 100.0):
+        found = text_metrics.mean_difference(np.zeros(8), np.full(8, 0.22 * scale))
+        assert -scale < found["low"] < found["value"] == pytest.approx(-0.22 * scale) < found["high"] < scale
+
+
 # METEOR
 
 

@@ -119,5 +119,8 @@ def mean_difference(first: np.ndarray, second: np.ndarray, resamples: int = RESA
     """
     if np.shape(first) != np.shape(second):
         raise CourseError(f"{np.size(first)} scores against {np.size(second)}: a paired difference needs both on the same rows")
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    return means({"difference": difference}, resample_weights(len(difference), resamples, seed), lowest=-1.0)["difference"]
+    first, second = (np.asarray(scores, np.float64) for scores in (first, second))
+    some_rows(len(first))
+    limit = 100.0 if max(abs(first).max(), abs(second).max()) > 1 else 1.0  # ROUGE, BLEU and the like run from 0 to 100
+    weights = resample_weights(len(first), resamples, seed)
+    return means({"difference": first - second}, weights, lowest=-limit, highest=limit)["difference"]
