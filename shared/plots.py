@@ -31,7 +31,7 @@ from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
-STYLE = 4  # raise it when figures are to look different: every committed one is drawn again
+STYLE = 5  # raise it when figures are to look different: every committed one is drawn again
 
 
 WIDTH = 7.0  # inches of every figure; pages show it at 700 pixels, so that no letter is smaller than 11 points
@@ -243,8 +243,9 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
 
 
 def _score_name(key: str) -> str:
-    """A key of the Trainer's history as the field writes it: rouge1 is ROUGE-1, macro_f1 macro-F1."""
-    return re.sub(r"^rouge", "ROUGE-", key.replace("_", "-")).replace("f1", "F1")
+    """A key of the Trainer's history or of a table as the field writes it: rouge1 is ROUGE-1, macro_f1 macro-F1."""
+    named = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact match"}
+    return named.get(key) or re.sub(r"^rouge", "ROUGE-", key.replace("_", "-")).replace("f1", "F1")
 
 
 def _best_check(checks: list[dict], scores: tuple[str, ...]) -> str:
@@ -620,13 +621,13 @@ def size_curve(table: list[dict], measures: tuple[str, ...]) -> Figure:
             errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
             axes.errorbar([row["rows"] for row in rows], values[0], yerr=errors, marker="o", color=colour, capsize=3, label=name)
         sizes = sorted({row["rows"] for row in table})
-        shown = {"bleu": "BLEU", "chrf": "chrF"}.get(measure, measure)
-        axes.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=shown, ylim=(0, None))
+        axes.set(xscale="log", xlabel="training rows (logarithmic)", ylabel=_score_name(measure), ylim=(0, None))
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
     panels[0].legend()
-    first, last = (next(row for row in table if row["rows"] == size)[measures[0]]["value"] for size in (sizes[0], sizes[-1]))
-    _finding(figure, f"From {sizes[0]:,} to {sizes[-1]:,} rows: {first:.3g} becomes {last:.3g}")
+    name, key = table[0]["set"], measures[0]
+    first, last = (next(row for row in table if (row["set"], row["rows"]) == (name, size))[key]["value"] for size in (sizes[0], sizes[-1]))
+    _finding(figure, f"{name}: {_score_name(key)} is {first:.3g} with {sizes[0]:,} rows and {last:.3g} with {sizes[-1]:,}")
     return figure
 
 
