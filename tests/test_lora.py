@@ -181,7 +181,8 @@ def test_a_plain_adapter_is_checked_against_its_base_by_id_and_shapes(tmp_path):
     other.config.name_or_path = "bob/base"
     with pytest.raises(CourseError, match=r"another base model \(id ada/base, this one has bob/base\): load ada/base first"):
         lora.load_adapter(other, tmp_path)
-    for layers, width, message in ((1, 128, r"it has no layer model\.layers\.1"), (2, 96, r"model\.layers\.0\.mlp\.fc\d has 96 \w+ features, not \d+")):
+    wide = r"model\.layers\.0\.mlp\.fc\d has 96 \w+ features, not \d+"
+    for layers, width, message in ((1, 128, r"it has no layer model\.layers\.1"), (2, 96, wide)):
         sizes = {"hidden_size": 64, "intermediate_size": width, "num_hidden_layers": layers, "num_attention_heads": 2}
         small = AutoModelForCausalLM.from_config(PhiConfig(vocab_size=50, **sizes))
         small.config.name_or_path = "ada/base"
