@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 REQUEST, ANSWER = "Which colour has the sky?", "Blue."
-THINKING = re.compile(r"<\|?think(?:ing)?\|?>")
+THINKING = r"<\|?think(?:ing)?\|?>"
 
 
 def examine(tokenizer: PreTrainedTokenizerBase | str, texts: Iterable[str] = ()) -> dict[str, str]:
@@ -74,7 +74,7 @@ def _both(asked: str, whole: str) -> str:
 
 
 def _thinking(asked: str, whole: str) -> str:
-    if THINKING.search(asked + whole):
+    if re.search(THINKING, asked + whole):
         return "NOTE: the template writes one: pass enable_thinking=False, and the same way in training and generation"
     return "none"
 

@@ -30,7 +30,7 @@ BASE_FILE = "base_model.json"
 PACKAGED = " (packaged, Q4_1)"  # behind the Hub id of a model that came in a wheel
 # What `relative_difference` may find between an adapted model and the same one merged, by the type of the arithmetic
 MERGING_ROUNDS = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
-IN_BLOCK = re.compile(r"^.*\.\d+\.")  # the blocks of a model are in a list, so that a number is in their names
+IN_BLOCK = r"^.*\.\d+\."  # the blocks of a model are in a list, so that a number is in their names
 BASE_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 
@@ -102,10 +102,10 @@ def target_modules(model: PreTrainedModel) -> list[str]:
     "output.dense" keeps apart from its pooler's "dense". CourseError for a model without such layers.
     """
     linear = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear | Conv1D)]
-    outside = [name for name in linear if not IN_BLOCK.search(name)]
+    outside = [name for name in linear if not re.search(IN_BLOCK, name)]
     found = {}
     for name in linear:
-        if blocks := IN_BLOCK.search(name):
+        if blocks := re.search(IN_BLOCK, name):
             inside = name[blocks.end() :]
             last = inside.rsplit(".", 1)[-1]
             found[inside if any(f".{other}".endswith(f".{last}") for other in outside) else last] = None

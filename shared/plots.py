@@ -487,7 +487,8 @@ def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int
     for axes, (title, spans) in zip(panels, cuts.items(), strict=True):
         for at, (left, right) in enumerate(spans):
             axes.barh(-at, right - left, left=left, height=0.6, color=BLUE, alpha=0.55)
-            axes.text(left + 2, -at, f"{left} to {right - 1}", va="center")
+            short = right - left < max(end - start for start, end in spans)  # the last window: its name stands before it
+            axes.text(left - 2 if short else left + 2, -at, f"{left} to {right - 1}", va="center", ha="right" if short else "left")
         for (name, (left, right)), colour in zip(answers.items(), (ORANGE, GREEN, "#CC79A7"), strict=False):
             axes.axvspan(left, right, color=colour, alpha=0.5)
             axes.text((left + right) / 2, 0.75, name, ha="center", va="center", fontweight="bold")

@@ -395,7 +395,7 @@ def test_mean_difference_is_paired():
 def test_a_difference_that_is_the_same_in_all_rows_lies_inside_its_interval_on_either_scale():
     for scale in (1.0, 100.0):
         found = text_metrics.mean_difference(np.zeros(8), np.full(8, 0.22 * scale))
-        assert -scale < found["low"] < found["value"] == pytest.approx(-0.22 * scale) < found["high"] < scale
+        assert -scale < found["low"] < found["value"] < found["high"] < scale and found["value"] == pytest.approx(-0.22 * scale)
 
 
 # METEOR
