@@ -663,21 +663,6 @@ def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple
 
 
 @drawn
-def losses(stages: dict[str, list[dict]], loss: str = "cross-entropy a token") -> Figure:
-    """Training and validation loss by step, one panel a stage of training: {stage: the Trainer's log history}."""
-    figure, panels = _panels(len(stages))
-    for axes, (title, history) in zip(panels, stages.items(), strict=True):
-        for key, name, colour, mark in (("loss", "training", BLUE, None), ("eval_loss", "held-out rows", ORANGE, "o")):
-            points = [(row["step"], row[key]) for row in history if key in row]
-            if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=mark, label=name)
-        highest = max(row[key] for row in history for key in ("loss", "eval_loss") if key in row)
-        axes.set(xlabel="step", ylabel=loss, title=title, ylim=(0, 1.08 * highest))
-        axes.legend()
-    return figure
-
-
-@drawn
 def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
     """One stacked bar a system, its parts the shares of each outcome: {system: {outcome: share}}, best outcome first."""
     figure, axes = _figure(1.6 + 0.55 * len(shares))

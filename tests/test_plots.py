@@ -88,7 +88,6 @@ FIGURES = {
     "distributions": (lambda: plots.distributions(LENGTHS, "ratio", "Length ratio", (0, 2.5)), 2),
     "size_curve": (lambda: plots.size_curve(SIZES, ("bleu", "chrf")), 2),
     "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
-    "losses": (lambda: plots.losses({"warm-up": HISTORY, "questions": HISTORY}), 2),
     "outcomes": (lambda: plots.outcomes(OUTCOMES, "Writing and pointing"), 1),
     "null_odds": (lambda: plots.null_odds({"has an answer": np.array([-3.0, -1, 0]), "has none": np.array([1.0, 2])}, 0.5, "odds"), 1),
     "overview": (lambda: plots.overview(["A", "B"], [50, 20], [45, 18], [55, 22], [30, 25], [None, 60.0], "1 of 2 above"), 1),
@@ -585,15 +584,6 @@ def test_the_axis_of_points_ends_where_it_is_told_to():
     rows = [{"bucket": "whole", "mean": {"value": 30.0, "low": 20.0, "high": 40.0}, "rows": 7}]
     (axes,) = plots.buckets({"model": rows}, "mean", "by length", top=60).axes
     assert axes.get_xlim() == pytest.approx((17, 61.2))
-
-
-def test_losses_draws_a_panel_a_stage_with_what_its_history_has():
-    figure = plots.losses({"warm-up": [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}], "questions": HISTORY})
-    first, second = figure.axes
-    assert (first.get_title(), legend(first)) == ("warm-up", ["training"])
-    assert [line.get_xydata().tolist() for line in first.lines] == [[[1, 3.0], [2, 2.0]]]
-    assert legend(second) == ["training", "held-out rows"]
-    assert second.lines[1].get_xydata().tolist() == [[10, 1.3], [20, 0.8], [30, 0.9]]
 
 
 def test_outcomes_stacks_the_shares_of_each_system_to_one_and_writes_the_large_ones():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import DataCollatorForSeq2Seq, TrainerCallback, TrainerControl, TrainerState
+from transformers import DataCollatorForSeq2Seq, TrainerCallback
 
 from shared import metrics, qa
 from shared.course import forkserver, runtime
@@ -216,26 +216,6 @@ def test_a_process_trains_on_one_gpu_however_many_are_visible(run, monkeypatch):
     for make in (training.arguments, training.seq2seq_arguments):
         args = make(config(batch_size=7), run, BERT, rows=16)
         assert (args.n_gpu, args.per_device_train_batch_size, args.train_batch_size) == (1, 7, 7)
-
-
-def test_a_training_ends_before_its_time_is_over(run, monkeypatch):
-    unchecked = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
-    none_left, patient, ten = training.StopAfter(0.0), training.StopAfter(600), training.StopAfter(10)
-    trainer = trainer_for(config(), run, rows=16, extra=[none_left], max_steps=50, **unchecked)
-    training.fit(trainer, run)
-    assert trainer.state.global_step == 1 and none_left.spent > 0
-    trainer = trainer_for(config(), run, rows=16, extra=[patient], max_steps=3, **unchecked)
-    training.fit(trainer, run)
-    assert trainer.state.global_step == 3
-
-    clock = iter([0.0, 4.0, 7.0, 11.0])  # two steps of 3.5 seconds on average: a third would end after ten
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
-    state, control = TrainerState(), TrainerControl()
-    ten.on_train_begin(None, state, control)
-    for state.global_step in (1, 2):
-        assert not control.should_training_stop
-        ten.on_step_end(None, state, control)
-    assert control.should_training_stop and ten.spent == 7.0
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_cure(run):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertTokenizer, T5Config, T5ForConditionalGeneration, TrainerControl, TrainerState
+from transformers import BertTokenizer, T5Config, T5ForConditionalGeneration, Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from shared import metrics
 from shared.course.runtime import ROOT, CourseError
@@ -92,6 +92,23 @@ def test_a_trial_begins_no_step_that_would_pass_its_limit(monkeypatch):
     for seconds in (0.0, -1.0, float("nan")):
         with pytest.raises(CourseError, match="give it more than 0"):
             tools.StopAfter(seconds)
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(1e-9, 1), (600, 3)])
+def test_a_trainer_stops_when_its_time_is_over_or_its_steps_are_made(seconds, steps, tmp_path):
+    class Line(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, x, labels):
+            return {"loss": (self.weight * x - labels).square().mean()}
+
+    watch, rows = tools.StopAfter(seconds), [{"x": 1.0, "labels": 2.0}] * 8
+    arguments = TrainingArguments(tmp_path, max_steps=3, use_cpu=True, report_to="none", save_strategy="no", disable_tqdm=True)
+    trainer = Trainer(Line(), arguments, train_dataset=rows, callbacks=[watch])
+    trainer.train()
+    assert trainer.state.global_step == steps and watch.spent > 0
 
 
 # ---------------------------------------------------------------- one unit of loss

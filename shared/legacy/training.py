@@ -376,25 +376,6 @@ class Reporter(TrainerCallback):
             self.stream("   validation: " + "  ".join(f"{k[5:]} {float(logs[k]):.4f}" for k in keys))
 
 
-class StopAfter(TrainerCallback):
-    """Ends a training before so many seconds are over, for comparing models at equal time; evaluations count as time.
-
-    The step that would pass the limit, if it took as long as the mean of those before it, is not begun: else the model with
-    the slower step would get more time. The first step is always made. `spent` holds the seconds that were.
-    """
-
-    def __init__(self, seconds: float):
-        self.seconds, self.spent = seconds, 0.0
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        self.spent = time.perf_counter() - self.started
-        over = self.spent * (1 + 1 / state.global_step) > self.seconds
-        control.should_training_stop |= runtime.agreed(lambda: over)  # one clock for all processes, or one would wait for ever
-
-
 def callbacks(patience: int) -> list[TrainerCallback]:
     """Early stopping after `patience` evaluations without a better score, and the reporter."""
     return [EarlyStoppingCallback(early_stopping_patience=patience), Reporter()]
