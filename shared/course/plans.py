@@ -92,21 +92,21 @@ def t5_cnn_dailymail(p: Plan, c: dict[str, Any]) -> None:
 
 
 def t5_en_id(p: Plan, c: dict[str, Any]) -> None:
-    rows, shape, tokens, beams = p.rows("train_rows", "en_id"), (c["max_source"], c["max_target"]), (24.0, 30.0), c["beams"]
-    held, test = p.rows("validation_rows", "en_id", 1), p.rows("test_rows", "en_id", 2)
-    shares, budget, asked = [float(share) for share in c["curve_shares"].split()], c["curve_epochs"] or c["epochs"], test + 120
-    p.training(tokens, rows, held, *shape)
-    for share in shares if budget == c["epochs"] else [*shares, 1.0]:
-        p.training(tokens, share * rows, held, *shape, part="other", epochs=budget)
-        p.writing(tokens, asked, 60, 64, part="other")
-    p.reading(tokens, held, times=2 + 2 * len(shares))  # the best checkpoint, or the mean of several?
-    p.writing(tokens, test, c["max_target"], 64)  # before training few answers end by themselves
-    p.writing(tokens, asked, 60, 64)
-    p.writing(tokens, asked + 300, 60, 64 // beams, beams=beams)  # with exercise 1
-    p.writing(tokens, test if c["reference_model"] else 0, 60, 16, beams=beams, part="other")  # it has as many layers as T5-small
-    p.host(test, 26.0)  # BLEU and chrF of all systems, the nearest training pair
-    p.host(rows, 0.5)
-    p.fetch(more=0.45, loads=3 + len(shares))
+    rows, shape, tokens = p.rows("train_rows", "en_id"), (c["max_tokens"], c["max_tokens"]), (24.0, 30.0)
+    held, test, own, batch = p.rows("validation_rows", "en_id", 1), p.rows("test_rows", "en_id", 2), 120, c["batch_size"]
+    p.training(tokens, rows, held, *shape, checks=2)
+    p.writing(tokens, min(100, held), 60, batch, times=1)  # how many beams?
+    p.writing(tokens, min(100, held), 60, batch, beams=4, times=2)
+    p.writing(tokens, test, 60, batch)
+    p.writing(tokens, test + own, 60, batch, beams=4)
+    p.writing(tokens, test if c["translator"] else 0, 60, batch, beams=4, part="other")  # it has as many layers as T5-small
+    p.writing(tokens, own, c["max_tokens"], batch, part="other", times=2)  # before training, and exercise 1
+    p.writing(tokens, own, c["max_tokens"], batch, beams=4, part="other", times=3)  # exercise 2
+    p.training(tokens, min(2_000, rows), 0, *shape, part="other", epochs=2)  # exercise 1
+    p.reading(tokens, held, times=2, part="other")  # exercise 3
+    p.host(2 * test, 26.0)  # BLEU and chrF of all systems, the nearest training pair
+    p.host(rows, 1.0)
+    p.fetch(more=0.45)
 
 
 def t5_squad(p: Plan, c: dict[str, Any]) -> None:
