@@ -1,6 +1,5 @@
 """The real client against a stand-in Hub: the `colab` cells of lessons that are not plain, and what happens where the Hub fails."""
 
-import importlib.util
 import json
 import os
 import re
@@ -21,7 +20,6 @@ FULL_ON_A_CPU = 'runtime.profile = lambda: "colab"'  # the one thing that a CPU 
 SMALLER = {
     "llm-squad-v2": "train_rows=24 held_out_share=0.2 test_rows=12 max_length=320 optimizer=adamw_torch_fused batch_size=4 accumulate=2",
     "llm-sst2": "epochs=1 shots=2 shot_draws=2 shot_rows=12 optimizer=adamw_torch_fused",
-    "t5-en-id": "epochs=1",
 }
 
 
@@ -62,8 +60,6 @@ def test_the_full_profile_runs_from_the_hub(hub, tmp_path, path):
     assert {part["source"].split(":")[0] for part in results["data"].values()} == {"hub"}
     assert results["model"]["revision"] == hub_standin.SHA
     assert any(f"/{results['model']['id']}/" in asked for asked in hub.asked)
-    if (reference := results["config"].get("reference_model")) and importlib.util.find_spec("sentencepiece"):
-        assert reference in {row["system"] for row in results["tables"]["systems"]}
 
 
 SCRIPT = """

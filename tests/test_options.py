@@ -1,6 +1,5 @@
 """Whole lessons in `tiny` with the options that `tiny` itself leaves off, as a reader sets them with --set."""
 
-import csv
 import json
 import os
 import shutil
@@ -126,18 +125,6 @@ def test_the_lab_starts_from_a_run_of_the_lesson(tmp_path):
     assert results["tables"]["headline"][0]["train_rows"] == results["data"]["v2_train"]["rows"] + 76
     _, results = run("lab-stride-and-spans", tmp_path, "reader=")
     assert results["tables"]["start"][0]["model"] is None
-
-
-def test_translation_takes_a_csv_file(tmp_path):
-    file = tmp_path / "my pairs.csv"
-    pairs = data.bundled_split("en_id", "train")
-    with file.open("w", newline="", encoding="utf8") as stream:
-        table = csv.writer(stream)
-        table.writerow(["id", "en"])
-        # not the course's own pairs, which the lesson asks about and therefore never trains on
-        table.writerows((f"{there} Sekali lagi.", f"{here} Once more.") for there, here in zip(pairs["id"], pairs["en"], strict=True))
-    _, results = run("t5-en-id", tmp_path / "runs", f"data={file}", "test_rows=5")
-    assert results["data"]["test"]["rows"] == 5 and results["data"]["train"]["source"] not in ("hub", "bundled")
 
 
 def test_rte_starts_from_a_model_of_the_hub_or_from_a_run_of_the_mnli_lesson(tmp_path):

@@ -707,6 +707,24 @@ def test_pairs_go_by_other_names_and_by_their_order(write):
     assert found["train"].column_names == ["premise", "hypothesis", "label"] and set(found["test"]["hypothesis"]) == {"It is so."}
 
 
+@pytest.mark.parametrize("number", [str, "opus-{:06}".format], ids=["numbers", "codes"])
+@pytest.mark.parametrize("target", ["indonesian", "Bahasa kita"])
+def test_a_row_number_called_id_is_not_the_indonesian_side(write, number, target):
+    rows = [{"id": number(n), "en": pair["source"], target: pair["target"]} for n, pair in enumerate(PAIRS)]
+    for name, content in (("pairs.csv", delimited(rows)), ("pairs.jsonl", lines(rows))):
+        found = data.from_file(write(name, content), source="", target="")
+        assert {row["target"] for part in found.values() for row in part} == {pair["target"] for pair in PAIRS}
+    nested = [{"id": number(n), "translation": {"en": pair["source"], "id": pair["target"]}} for n, pair in enumerate(PAIRS)]
+    found = data.from_file(write("nested.jsonl", lines(nested)), source="", target="")
+    assert {row["target"] for part in found.values() for row in part} == {pair["target"] for pair in PAIRS}
+
+
+def test_an_indonesian_side_called_id_is_taken_even_where_it_has_single_words(write):
+    rows = [{"id": f"kata{chr(97 + n)}", "en": f"word{chr(97 + n)}"} for n in range(20)]
+    found = data.from_file(write("words.csv", delimited(rows)), source="", target="")
+    assert all(row["target"].startswith("kata") and row["source"].startswith("word") for part in found.values() for row in part)
+
+
 def graded(questions: int, answers: int, grades: int = 3) -> list[dict]:
     """Answers to a few questions with their grade, as a school keeps them; the question comes first."""
     return [
@@ -1328,3 +1346,43 @@ def test_a_decoder_learns_to_summarise_a_readers_file(write, tmp_path):
     assert page.startswith("# Your data with QLoRA: a decoder writes summaries\n") and "from the file notes.csv" in page
     assert not re.search("published|Contamination|written for this course|earlier version", page)
     assert "56 in 28 of 28 texts" in (folder / "phi2_xsum.ipynb").read_text(encoding="utf8")
+
+
+TOWNS = ["Bandung", "Solo", "Medan", "Padang", "Kupang", "Ambon", "Bogor", "Malang", "Palu", "Ternate"]
+BUSES = [
+    {
+        "id": str(n),
+        "en": f"Bus number {n} leaves for {TOWNS[n % 10]} at {n % 12 + 1} o'clock.",
+        "indonesian": f"Bus nomor {n} berangkat ke {TOWNS[n % 10]} pukul {n % 12 + 1}.",
+    }
+    for n in range(60)
+]
+TRAINS = [{"de": f"Der Zug Nummer {n} fährt um {n % 12 + 1} Uhr.", "zh": f"{n}号列车在{n % 12 + 1}点出发，请大家准备好。"} for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "sets"),
+    [
+        ("buses.csv", BUSES, ()),
+        pytest.param("züge.jsonl", TRAINS, ("source=de", "target=zh", "translator=", "prefix=german:"), marks=pytest.mark.slow),
+    ],
+    ids=["a row number called id", "a language without spaces"],
+)
+def test_translation_runs_on_a_readers_file(write, tmp_path, name, rows, sets):
+    file = write(name, delimited(rows, ";") if name.endswith("csv") else lines(rows))
+    said, results = run("t5-en-id", tmp_path / "runs", f"data={file}", "epochs=1", *sets)
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob("*_t5-en-id")
+    assert {split: (part["source"], part["rows"]) for split, part in results["data"].items()} == {
+        "train": (f"file {name}", 42),
+        "validation": (f"file {name}", 6),
+        "test": (f"file {name}", 12),
+    }
+    chinese = name != "buses.csv"
+    kept = {example["gold"] for example in results["examples"]}
+    assert kept <= {row["zh" if chinese else "indonesian"] for row in rows}
+    systems = {row["system"]: row for row in results["tables"]["systems"]}
+    assert ("tok:char" in systems["this model"]["signatures"][0]) == chinese and [row["set"] for row in results["tables"]["domains"]] == ["test"]
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data with T5: a model that translates\n") and f"from the file {name}" in page
+    assert not re.search("published|Tatoeba|OPUS-100|written for this course|PANL|Earlier looks|tries.json", page)

@@ -133,8 +133,14 @@ def _by_name(part: Part, column: str, columns: dict[str, str], chosen: dict[str,
     """The only column whose name goes for the same thing; of several, the only one that looks so."""
     free = _free(part, column, chosen)
     named = [one for one in free if any({column, one.lower().rpartition(".")[2]} <= names for names in ALIKE)]
-    named = [one for one in named if free[one]] or named
+    named = [one for one in named if free[one]] or [one for one in named if not _counts(part, one)]
     return {column: named} if len(named) == 1 else {}
+
+
+def _counts(part: Part, column: str) -> bool:
+    """Whether a column called `id`, which may be Indonesian, numbers the rows: each of its first cells is one word with a digit in it."""
+    cells = [written(cell) for cell in _plain(part.table[column].slice(0, LOOK_AT))] if column.lower() == "id" else []
+    return bool(cells) and all(cell and re.fullmatch(r"\S*\d\S*", cell) for cell in cells)
 
 
 def _by_look(part: Part, column: str, columns: dict[str, str], chosen: dict[str, list[str]]) -> dict[str, list[str]]:
