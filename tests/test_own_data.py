@@ -1357,7 +1357,9 @@ BUSES = [
     }
     for n in range(60)
 ]
-TRAINS = [{"de": f"Der Zug Nummer {n} fährt um {n % 12 + 1} Uhr.", "zh": f"{n}号列车在{n % 12 + 1}点出发，请大家准备好。"} for n in range(60)]
+TRAINS = [
+    {"de": f"Der Zug Nummer {n} fährt um {n % 12 + 1} Uhr.", "zh": f"{n}号列车在{n % 12 + 1}点出发，请大家准备好。"} for n in range(60)
+]
 
 
 @pytest.mark.parametrize(
@@ -1382,7 +1384,8 @@ def test_translation_runs_on_a_readers_file(write, tmp_path, name, rows, sets):
     kept = {example["gold"] for example in results["examples"]}
     assert kept <= {row["zh" if chinese else "indonesian"] for row in rows}
     systems = {row["system"]: row for row in results["tables"]["systems"]}
-    assert ("tok:char" in systems["this model"]["signatures"][0]) == chinese and [row["set"] for row in results["tables"]["domains"]] == ["test"]
+    assert ("tok:char" in systems["this model"]["signatures"][0]) == chinese
+    assert [row["set"] for row in results["tables"]["domains"]] == ["test"]
     page = (folder / "report.md").read_text(encoding="utf8")
     assert page.startswith("# Your data with T5: a model that translates\n") and f"from the file {name}" in page
     assert not re.search("published|Tatoeba|OPUS-100|written for this course|PANL|Earlier looks|tries.json", page)
