@@ -123,7 +123,7 @@ BUNDLED_SPLITS = {
     "rte": {"train": 56, "validation": 64},
     "xsum": {"train": 24, "validation": 8, "test": 60},
     "en_id": {"train": 80, "validation": 20, "test": 20},
-    "sst2": {"train": 80, "validation": 40},
+    "sst2": {"train": 80, "validation": 64},
     "cnn_dailymail": {"train": 8, "validation": 4, "test": 60},
     "squad": {"train": 80, "validation": 64},
     "squad_v2": {"train": 106, "validation": 80},

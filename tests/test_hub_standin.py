@@ -19,7 +19,6 @@ FULL_ON_A_CPU = 'runtime.profile = lambda: "colab"'  # the one thing that a CPU 
 # sizes for a CPU, and an optimiser for it: paged 8-bit AdamW needs CUDA
 SMALLER = {
     "llm-squad-v2": "train_rows=24 held_out_share=0.2 test_rows=12 max_length=320 optimizer=adamw_torch_fused batch_size=4 accumulate=2",
-    "llm-sst2": "epochs=1 shots=2 shot_draws=2 shot_rows=12 optimizer=adamw_torch_fused",
 }
 
 

@@ -1310,6 +1310,49 @@ def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, titl
     assert not re.search("published|XQuAD|Contamination|written for this course|SQuAD v2|Earlier versions", page)
 
 
+def opinions(labels: tuple[str, ...], each: int = 15) -> list[dict]:
+    return [
+        {"text": f"Room {n} was {label} and the soup at table {n * 7} came late.", "label": label} for n in range(each) for label in labels
+    ]
+
+
+def test_a_decoder_answers_with_the_labels_of_a_readers_file(write, tmp_path):
+    content = delimited(reviews(), ";", "\r\n").encode("cp1252")
+    told = ("sentence=review", "label=stars", "epochs=1")
+    said, results = run("llm-sst2", tmp_path / "runs", f"data={write('reviews.csv', content)}", *told)
+    assert results is not None, said
+    assert results["tables"]["asked"][0]["words"] == ["1", "2", "3"]  # a number has no blank in front
+    assert [row["value"] for row in results["tables"]["auc"]] == [None, None]
+    (folder,) = (tmp_path / "runs").glob("*_llm-sst2")
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your data with a decoder: ") and "from the file reviews.csv" in page
+    assert not re.search("published|SST-2|GLUE|Contamination|written for this course|Seen before", page)
+
+
+def test_a_decoder_says_where_test_rows_of_one_label_have_no_auc(tmp_path):
+    folder, labels = tmp_path / "rooms", ("fine", "awful")
+    folder.mkdir()
+    for split, rows in (("train", opinions(labels)), ("test", [row for row in opinions(labels, 20)[30:] if row["label"] == "fine"])):
+        (folder / f"{split}.csv").write_text(delimited(rows), encoding="utf8")
+    said, results = run("llm-sst2", tmp_path / "runs", f"data={folder}", "epochs=1")
+    assert results is not None, said
+    assert [row["value"] for row in results["tables"]["auc"]] == [None, None]
+    (made,) = (tmp_path / "runs").glob("*_llm-sst2")
+    assert "AUC undefined: test rows need two labels" in (made / "llm_sst2.ipynb").read_text(encoding="utf8")
+    assert "after undefined (it needs two labels, and test rows of both)" in (made / "report.md").read_text(encoding="utf8")
+
+
+def test_a_decoder_refuses_labels_that_begin_alike(write, tmp_path):
+    file = write("my.csv", delimited(opinions(("very good", "very bad"))))
+    said, results = run("llm-sst2", tmp_path / "runs", f"data={file}")
+    assert results is None
+    assert re.search(
+        r"^FAILED  task-3/llm-sst2  in 4\. Tokenise.*: the labels very bad, very good begin with the same token: rename them in the file$",
+        said,
+        re.MULTILINE,
+    )
+
+
 def test_summaries_are_learned_from_a_readers_file(write, tmp_path):
     """Reports that have most of their words in common: none of them is dropped as printed again."""
     rows = [

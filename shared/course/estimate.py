@@ -70,6 +70,7 @@ class Model(NamedTuple):
 
 _LLAMA = {"vocab_size": 128_256, "hidden_size": 2_048, "intermediate_size": 8_192, "num_hidden_layers": 16, "num_attention_heads": 32}
 _PHI = {"vocab_size": 51_200, "hidden_size": 2_560, "intermediate_size": 10_240, "num_hidden_layers": 32, "num_attention_heads": 32}
+_LLAMA_1B = Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True)
 MODELS = {
     "bert": Model("classes", BertConfig(), 0.44),
     "google-bert/bert-base-uncased": Model("classes", BertConfig(), 0.44),
@@ -79,7 +80,8 @@ MODELS = {
     "google-t5/t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
     "google-t5/t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
-    "llama-3.2-1b": Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True),
+    "llama-3.2-1b": _LLAMA_1B,
+    "unsloth/Llama-3.2-1B": _LLAMA_1B,
     "phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
     "microsoft/phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
 }

@@ -124,17 +124,18 @@ def t5_squad(p: Plan, c: dict[str, Any]) -> None:
 
 
 def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
-    rows, test, batch = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["score_batch"]
-    held, shape = rows * c["held_out_share"], c["max_length"]
-    p.training(27, rows - held, held, shape, answer=2)
+    rows, test, held, own = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["held_out_rows"], 64
+    batch, few = 2 * c["batch_size"], min(200, rows)
+    p.training(27, rows, held, c["max_length"], answer=0.15, checks=4)  # rows of like length share their answers' places
     p.resident = p.deep(c["model"], "weights")
-    p.training(13, rows - held, held, shape, name=c["encoder"], part="other", epochs=c["encoder_epochs"], batch=4 * c["batch_size"])
-    p.reading(38, test, batch=batch, times=6)  # three prompts, before training and after it
-    p.reading(38 + 27 * c["shots"], min(p.rows("shot_rows", "sst2", 1), test), batch=batch, times=c["shot_draws"] + 1)  # with exercise 3
-    p.reading(27, held, batch=batch)
-    p.writing(38, batch, 8, batch)
-    p.host(held, 0.4)  # which of them stand inside a training row?
-    p.hold(p.resident)  # the copy that is loaded to check the adapters
+    p.training(13, rows, 0, c["max_length"], name=c["encoder"], part="other", epochs=2, batch=32, checks=0)
+    p.reading(13, test, name=c["encoder"], part="other", batch=8)
+    p.reading(37, 3 * held + 2 * test, batch=batch)  # three prompts, before training and after it
+    p.reading(37, own, batch=batch, times=6)  # before, after, exercises 1 and 3
+    p.reading(4 * 27 + 37, own, batch=8, times=3)  # exercise 2
+    p.training(27, few, 0, c["max_length"], answer=1, part="other", epochs=2, batch=8, checks=0)  # exercise 1
+    p.host(rows, 0.4)  # TF-IDF and logistic regression, tokens
+    p.hold(p.resident)  # the copy that is loaded to try the adapters
     p.fetch(c["model"], c["encoder"])
 
 

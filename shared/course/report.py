@@ -484,12 +484,14 @@ def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[
     entry = _headline_part(page, results)
     entry |= {"refusing": _refusing_part, "encoder": _encoder_part}[contender.part](results) if contender.part else {}
     phases = [phase for phase in entry["phases"] if phase in results["seconds"]]
-    return entry | {
+    took = {
+        "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
+        "memory": max(results["peak_memory_mb"][phase] for phase in phases),
+    }
+    return took | entry | {
         "family": contender.family, "lesson": lesson, "title": page.title, "results": results,
         "prints": [data[split]["fingerprint"] for split in entry["tested"]],
-        "train_rows": sum(data[split]["rows"] for split in entry["trained_on"]),
-        "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
-        "memory": max(results["peak_memory_mb"][phase] for phase in phases), "page": "report.md",
+        "train_rows": sum(data[split]["rows"] for split in entry["trained_on"]), "page": "report.md",
     }
 
 
@@ -534,11 +536,11 @@ def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
-    """What differs for the encoder beside a decoder, trained and scored on the same rows."""
+    """What differs for the encoder beside a decoder, trained and scored on the same rows; its memory alone was not measured."""
     card = results["tables"]["encoder"][0]
     score = next(row for row in results["tables"]["systems"] if row["system"] == "encoder")["accuracy"]
     return {
-        "metric": "accuracy", "score": score, "phases": ("train encoder",),
+        "metric": "accuracy", "score": score, "minutes": card["seconds"] / 60, "memory": None,
         "model": card["id"], "trained": card["trained"], "parameters": card["parameters"],
     }
 
@@ -546,11 +548,12 @@ def _encoder_part(results: dict[str, Any]) -> dict[str, Any]:
 def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
     results, metric, (name, baseline) = entry["results"], entry["metric"], entry["baseline"]
     report = link(entry["lesson"] / entry["page"], base)
+    memory = "–" if entry["memory"] is None else f"{entry['memory']:,.0f} MiB"
     return (
         f"| {task} | {entry['family']} | {_score_cell(metric, entry['score'])} | {shown_value(metric, baseline)} ({name}) "
         f"| [{entry['title']}]({report}), {results['profile']} | {_without_owner(entry['model'])} "
         f"| {entry['train_rows']:,} | {entry['scored']:,} | {entry['trained']:,} of {entry['parameters']:,} | {entry['minutes']:.1f} "
-        f"| {entry['memory']:,.0f} MiB, {results['environment']['device']} |"
+        f"| {memory}, {results['environment']['device']} |"
     )
 
 

@@ -109,7 +109,7 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    from shared.lora import count_parameters  # two 4-bit weights share a byte
+    from shared.lora import count_parameters  # counts those in 4 bits as what they stand for
 
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
