@@ -351,7 +351,7 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0, lower_is
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith("published")], top))
+    _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith(("published", f"{OWN},"))], top))
     return figure
 
 
