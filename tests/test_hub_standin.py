@@ -18,7 +18,6 @@ pytestmark = pytest.mark.slow
 FULL_ON_A_CPU = 'runtime.profile = lambda: "colab"'  # the one thing that a CPU is refused
 # sizes for a CPU, and an optimiser for it: paged 8-bit AdamW needs CUDA
 SMALLER = {
-    "llm-squad-v2": "train_rows=24 held_out_share=0.2 test_rows=12 max_length=320 optimizer=adamw_torch_fused batch_size=4 accumulate=2",
 }
 
 

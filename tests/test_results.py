@@ -436,16 +436,10 @@ def contender(checkout, lesson, **changes):
     return results
 
 
-def refusing(f1, rows=100, fingerprint="a" * 16):
-    """Data and tables of a lesson with a SQuAD v2 part."""
+def refusing(rows=100, fingerprint="a" * 16):
+    """The data of a lesson that is scored on as many rows as the lab."""
     part = {"source": "folder", "fingerprint": fingerprint}
-    metric = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
-    return {
-        "data": {"train": part | {"rows": 900}, "validation": part | {"rows": 2 * rows}},
-        "tables": {"v2": [{"system": "never refuse", "f1": metric | {"value": 0.9}},
-                          {"system": "always refuse", "f1": metric | {"value": 0.5}},
-                          {"system": report.REPORTED_V2[0], "f1": metric}], "v2_threshold": [{"reported_on": rows}]},
-    }
+    return {"data": {"train": part | {"rows": 900}, "test": part | {"rows": rows}}}
 
 
 def lab_contender(checkout, f1, rows=100):
@@ -494,7 +488,7 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
 
 def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checkout):
     lab_contender(checkout, 0.61)
-    contender(checkout, "task-3/llm-squad-v2", **refusing(0.55))
+    contender(checkout, "task-3/llm-squad-v2", **refusing())
     table = plain(report.families_table(checkout, checkout)).splitlines()
     rows = [row for row in table if row.startswith("| Answer or refuse")]
     assert len(rows) == 2 and "F1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
@@ -503,9 +497,9 @@ def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checko
     assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
 
 
-def test_families_notice_another_half_and_other_rows(checkout):
+def test_families_notice_other_rows(checkout):
     lab_contender(checkout, 0.61)
-    contender(checkout, "task-3/llm-squad-v2", **refusing(0.55, fingerprint="b" * 16))
+    contender(checkout, "task-3/llm-squad-v2", **refusing(fingerprint="b" * 16))
     assert "must not be compared" in report.families_table(checkout, checkout).splitlines()[-1]
 
 

@@ -140,12 +140,16 @@ def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
 
 
 def llm_squad_v2(p: Plan, c: dict[str, Any]) -> None:
-    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
-    held = rows * c["held_out_share"]
-    p.training(228, rows - held, held, c["max_length"], answer=6)
-    p.writing(222, 1.5 * test, c["max_new_tokens"], c["generation_batch"], merged=True, times=2)  # about half of them are asked again
+    rows, test, p.cfg = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1), c | {"checkpointing": True}
+    held, together, longest = c["held_out_rows"], 5.5, c["max_length"] + 8 * 30  # a paragraph has seven questions, a row at most eight
+    p.training(190 + 27 * together, rows / together, held / 3, longest, answer=6 * together, checks=3)
+    p.writing(222, held + test + 80, c["max_new_tokens"], 4 * c["batch_size"], merged=True, times=2)
+    p.writing(222, 169, c["max_new_tokens"], 4 * c["batch_size"], merged=True)  # the own text, exercise 3
+    p.training(190 + 27 * together, 64, held / 3, longest, answer=6 * together, part="other", epochs=1, batch=4, checks=1)  # exercise 1
+    p.training(190 + 27 * together, 64, held / 3, longest, answer=6 * together, part="other", epochs=1, batch=4, checks=1)
     p.hold(p.deep(c["model"], "weights") + 2 * 2 * p.deep(c["model"], "parameters"))  # two merged copies in 16 bits
-    p.host(test, 10.0)
+    p.host(rows, 2.0)
+    p.host(test + held, 10.0)
     p.fetch()
 
 
