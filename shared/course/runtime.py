@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from shared.course.settings import Settings
 
 PROFILES = ("tiny", "laptop", "colab", "paper")
-FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older lessons and commands
+FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older commands
 ASIDE = ("resume", "push_to_hub", "report_to")  # settings that change nothing of what is trained
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ROOT = Path(__file__).resolve().parents[2]
@@ -384,23 +384,6 @@ def _show_course_errors_in_one_line() -> None:
 def withhold_texts() -> bool:
     """True where other people's texts must stay out of outputs and results (COURSE_TEXTS=withhold)."""
     return os.environ.get("COURSE_TEXTS", "show") == "withhold"
-
-
-# ---------------------------------------------------------------- network
-
-
-def hub_reachable() -> bool:
-    """True if the Hub answers within `standin.HUB_TIMEOUT` seconds; False at once where HF_HUB_OFFLINE is set.
-
-    A stand-in (`course.standin`) is the Hub only as far as it hands the models of the real one on. Raises CourseError that names
-    the variable where a proxy or certificate is set wrongly.
-    """
-    from shared.course import standin
-
-    if address := os.environ.get("COURSE_STANDIN"):
-        return standin.describe(address).get("models") == "hub"
-    standin.check_network_settings()
-    return not standin.obstacle(os.environ.get("HF_ENDPOINT", standin.HUB).rstrip("/"))
 
 
 # ---------------------------------------------------------------- several processes that train together

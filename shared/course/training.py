@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -218,16 +217,11 @@ class Stopwatch(TrainerCallback):
 
 def last_checkpoint(run: RunFolder) -> Path | None:
     """The newest complete checkpoint; one that a kill cut off, or that was damaged later, is passed over and named."""
-    return next(complete_checkpoints(run), None)
-
-
-def complete_checkpoints(run: RunFolder) -> Iterator[Path]:
-    """The complete checkpoints of a run, the newest first; each that is passed over is named."""
     for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
         if _is_whole(path):
-            yield path
-        else:
-            print(f"{path.name} is incomplete or damaged: passed over")
+            return path
+        print(f"{path.name} is incomplete or damaged: passed over")
+    return None
 
 
 def _is_whole(checkpoint: Path) -> bool:

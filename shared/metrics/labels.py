@@ -227,13 +227,3 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     """
     table = reliability(probabilities, labels, bins)
     return float(np.average(np.abs(table["confidence"] - table["accuracy"]), weights=table["count"]))
-
-
-# ---------------------------------------------------------------- for the Trainer
-
-
-def trainer_scores(prediction) -> dict[str, float]:
-    """`compute_metrics` for the Trainer: accuracy and macro-F1 of an EvalPrediction with logits [rows, classes]."""
-    logits = prediction.predictions
-    confusion = confusion_matrix(prediction.label_ids, logits.argmax(-1), logits.shape[-1])
-    return {"accuracy": float(accuracy(confusion)), "macro_f1": float(macro_f1(confusion))}
