@@ -141,11 +141,11 @@ class Plan:
 
     def training(
         self, tokens: Tokens, rows: float, held: float, *longest: int, name: str = "", answer: float = 0, part: str = "training",
-        times: float = 1, epochs: float = 0, batch: int = 0, checks: float | None = None,
+        times: float = 1, epochs: float = 0, batch: int = 0, checks: float = 0,
     ) -> None:  # fmt: skip
         """Trainings with checks. longest: tokens of the longest row and target; answer: tokens whose logits a decoder computes.
 
-        checks: how many an epoch, where no setting says so. Activations computed twice ("checkpointing"): a block keeps only its input.
+        checks: how many an epoch. Activations computed twice ("checkpointing"): a block keeps only its input.
         """
         c, name = self.cfg, name or self.cfg["model"]
         model, batch, epochs, again = MODELS[name], batch or c["batch_size"], epochs or c["epochs"], bool(c.get("checkpointing"))
@@ -158,7 +158,6 @@ class Plan:
         check = math.ceil(held / size) * self.passing(name, size * forward, precision, 1)
         saved = 12 * self.deep(name, "trainable") / DISK  # weights and AdamW's two moments
         self.seconds[part] += times * math.ceil(rows * epochs / batch) * step
-        checks = c.get("evaluations_per_epoch", 0) if checks is None else checks
         self.seconds["checks"] += times * epochs * checks * (check + saved)
         inputs = 4 * batch * longest[0] * model.config.hidden_size * model.config.num_hidden_layers if again else 0
         head = 2 * model.config.vocab_size * model.config.hidden_size if model.adapted else 0  # the output layer's copy in 16 bits

@@ -128,12 +128,12 @@ def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
     batch, few = 2 * c["batch_size"], min(200, rows)
     p.training(27, rows, held, c["max_length"], answer=0.15, checks=4)  # rows of like length share their answers' places
     p.resident = p.deep(c["model"], "weights")
-    p.training(13, rows, 0, c["max_length"], name=c["encoder"], part="other", epochs=2, batch=32, checks=0)
+    p.training(13, rows, 0, c["max_length"], name=c["encoder"], part="other", epochs=2, batch=32)
     p.reading(13, test, name=c["encoder"], part="other", batch=8)
     p.reading(37, 3 * held + 2 * test, batch=batch)  # three prompts, before training and after it
     p.reading(37, own, batch=batch, times=6)  # before, after, exercises 1 and 3
     p.reading(4 * 27 + 37, own, batch=8, times=3)  # exercise 2
-    p.training(27, few, 0, c["max_length"], answer=1, part="other", epochs=2, batch=8, checks=0)  # exercise 1
+    p.training(27, few, 0, c["max_length"], answer=1, part="other", epochs=2, batch=8)  # exercise 1
     p.host(rows, 0.4)  # TF-IDF and logistic regression, tokens
     p.hold(p.resident)  # the copy that is loaded to try the adapters
     p.fetch(c["model"], c["encoder"])
@@ -160,7 +160,7 @@ def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     p.training(tokens, rows, held, shape, answer=28, batch=4, checks=2)
     p.resident = 2 * p.deep(c["model"], "parameters")  # the merged copy, which writes, in 16 bits
     p.writing(tokens, test + 8, new, 16, merged=True, times=2)  # before and after training, and the course's own articles
-    p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1, checks=0)  # exercise 1
+    p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1)  # exercise 1
     p.writing(tokens, 8, new, 16, merged=True, part="other")
     p.hold(2 * p.deep(c["model"], "weights"))  # the adapters on a second base model
     p.host(test, 12.0)
