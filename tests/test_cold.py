@@ -72,7 +72,7 @@ def test_runs_alone_in_an_empty_folder(notebook, bare, tmp_path):
     printed = run_all(notebook, folder, variables(tmp_path, COURSE_REPO=bare))
     assert "profile tiny on cpu" in printed
     assert float(re.search(r"seconds of the processor: ([\d.]+)", printed)[1]) <= LIMIT
-    assert (folder / "fine-tuning-course" / "shared" / "legacy" / "runtime.py").is_file()
+    assert (folder / "fine-tuning-course" / "shared" / "course" / "runtime.py").is_file()
     assert list((folder / "fine-tuning-course" / "outputs").glob("*/results.json"))
     assert sorted(entry.name for entry in folder.iterdir()) == ["fine-tuning-course"]
 

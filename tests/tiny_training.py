@@ -12,7 +12,14 @@ import types
 
 import numpy as np
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from shared import course, data
 from shared.course import runtime
@@ -36,8 +43,8 @@ def accuracy(prediction) -> dict[str, float]:
 
 def trainer_for(cfg: Settings, run: runtime.RunFolder, rows: int = 48, extra=(), dropout: float = 0.1, **arguments) -> Trainer:
     """Everything between the settings and a Trainer; dropout is on, so that the random state matters."""
-    train, tokenizer = data.subsample(data.bundled_split("ag_news", "train"), rows, cfg.seed, "label"), AutoTokenizer.from_pretrained(cfg.model)
-    options = {"truncation": True, "max_length": cfg.max_length}
+    train = data.subsample(data.bundled_split("ag_news", "train"), rows, cfg.seed, "label")
+    tokenizer, options = AutoTokenizer.from_pretrained(cfg.model), {"truncation": True, "max_length": cfg.max_length}
     encoded = train.map(lambda part: tokenizer(part["text"], **options), batched=True, remove_columns="text")
     torch.manual_seed(cfg.seed)
     model = AutoModelForSequenceClassification.from_pretrained(cfg.model, **TOLD)
@@ -51,10 +58,10 @@ def trainer_for(cfg: Settings, run: runtime.RunFolder, rows: int = 48, extra=(),
         "eval_steps": third, "save_steps": third, "save_total_limit": 2, "load_best_model_at_end": True, "logging_steps": 1,
         "disable_tqdm": True, "seed": cfg.seed,
     }  # fmt: skip
+    told = TrainingArguments(run.checkpoints, **(settings | arguments), **course.precision(model, cfg.max_length))
     return Trainer(
-        model, TrainingArguments(run.checkpoints, **(settings | arguments), **course.precision(model, cfg.max_length)), train_dataset=encoded,
-        eval_dataset=encoded, processing_class=tokenizer, data_collator=DataCollatorWithPadding(tokenizer), compute_metrics=accuracy,
-        callbacks=[*extra, *course.callbacks(run)],
+        model, told, train_dataset=encoded, eval_dataset=encoded, processing_class=tokenizer, compute_metrics=accuracy,
+        data_collator=DataCollatorWithPadding(tokenizer), callbacks=[*extra, *course.callbacks(run)],
     )  # fmt: skip
 
 

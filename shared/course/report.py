@@ -22,7 +22,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -59,14 +59,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def writing_results(run: RunFolder) -> AbstractContextManager[None]:
-    again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
-    return runtime.writing(run.name, again)
-
-
 def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
     """`plots/*.png`, what they were drawn from and, last, `results.json`; a line says where. CourseError where the disk is full."""
-    with writing_results(run):
+    again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
+    with runtime.writing(run.name, again):
         records = plots.save_all(figures, run.path / "plots")
         write_whole(run.path / "plots" / "figures.json", json.dumps(records, ensure_ascii=False) + "\n")
         write_json(run.path / "results.json", results)  # last, since a run that has it is complete
