@@ -172,6 +172,9 @@ def _inside_a_trainer(frame: FrameType | None) -> bool:
 class FiniteLoss(TrainerCallback):
     """Stops with cause and cure where a loss is nan or infinite: every step after it would be wasted."""
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        args.logging_nan_inf_filter = False  # with it the Trainer logs the mean of the losses before instead
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         for name in ("loss", "eval_loss"):
             if not math.isfinite(float((logs or {}).get(name, 0.0))):
