@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from shared import data
 from shared.course import substitutes, twins
 from shared.course.pointer import PointerEncoderDecoder
 from shared.course.standin import Absent, Hub, Missing

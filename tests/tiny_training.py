@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--slow", type=float, default=0.0)
     parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--random", action="store_true", help="rows in any order: the same for any number of processes")
+    parser.add_argument("--random", action="store_true", help="rows in random order, the same after a kill and in two processes")
     options = parser.parse_args()
     course.setup()
     (runtime.outputs_root() / options.name).mkdir(parents=True, exist_ok=True)

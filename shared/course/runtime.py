@@ -360,9 +360,9 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
-def say_where(more: str = "") -> None:
+def say_where() -> None:
     """Two lines: profile, device and precision; the versions of the libraries."""
-    print(f"profile {profile()} on {device_label()}, training precision {precision()}{more}")
+    print(f"profile {profile()} on {device_label()}, training precision {precision()}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
 
 
