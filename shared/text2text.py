@@ -402,8 +402,7 @@ def _evaluating(model: PreTrainedModel, batch_size: int) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        cure = "fewer (batch_size here; in the lessons generation_batch or score_batch), or shorter ones"
-        with memory_for(f"asking the model for {batch_size} texts at once", cure), torch.inference_mode():
+        with memory_for(f"asking the model for {batch_size} texts at once", "fewer (batch_size), or shorter ones"), torch.inference_mode():
             yield
     finally:
         model.train(training)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from scipy.stats import binom
-from transformers import EvalPrediction
 
 from shared import metrics
 from shared.course.runtime import CourseError
@@ -508,24 +507,7 @@ def test_mean_by_bucket_is_each_buckets_mean_with_the_interval_of_drawing_its_ro
     assert (alone["value"], alone["low"] < 0.1, alone["high"] > 0.7) == (0.25, True, True)
 
 
-# for the Trainer and for evaluate
-
-
-def test_trainer_scores_reads_an_eval_prediction():
-    labels, predictions = typical(200)
-    logits = np.random.default_rng(0).random((200, 4)).astype(np.float32)
-    logits[np.arange(200), predictions] = 5
-    scores = metrics.trainer_scores(EvalPrediction(predictions=logits, label_ids=labels))
-    assert scores == {
-        "accuracy": pytest.approx(np.mean(labels == predictions)),
-        "macro_f1": pytest.approx(sklearn.metrics.f1_score(labels, predictions, average="macro")),
-    }
-    assert all(type(score) is float for score in scores.values())
-
-
-def test_trainer_scores_count_a_class_that_only_the_logits_know():
-    scores = metrics.trainer_scores(EvalPrediction(predictions=np.eye(5)[[0, 4]], label_ids=np.array([0, 1])))
-    assert scores == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
+# for evaluate
 
 
 def test_classification_is_an_evaluate_metric_that_agrees_with_scikit_learn(tmp_path):

@@ -7,7 +7,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sklearn.metrics
-from transformers import EvalPrediction
 
 from shared import metrics
 from shared.course.runtime import CourseError
@@ -446,28 +445,3 @@ def test_a_threshold_search_over_the_whole_validation_set_takes_no_time():
 def test_no_rows_are_refused_in_one_line(score):
     with pytest.raises(CourseError, match=r"^there are no rows to score: give at least one$"):
         score(np.zeros((0, 3), bool), np.zeros((0, 3)))
-
-
-# for the Trainer
-
-
-def test_trainer_scores_are_those_at_one_half_and_at_the_best_thresholds():
-    rng = np.random.default_rng(0)
-    gold = rng.random((60, 5)) < 0.3
-    logits = (rng.normal(-2, 1, (60, 5)) + 2 * gold).astype(np.float32)  # too low for 0.5, but well ranked
-    scores = metrics.multilabel_trainer_scores(EvalPrediction(predictions=logits, label_ids=gold.astype(np.float32)))
-    assert scores == {
-        "micro_f1": pytest.approx(f1_of(gold, logits >= 0, "micro")),
-        "macro_f1": pytest.approx(f1_of(gold, logits >= 0, "macro")),
-        "tuned_micro_f1": pytest.approx(float(brute_force(gold.ravel(), logits.ravel())[0])),
-        "tuned_macro_f1": pytest.approx(np.mean([float(brute_force(gold[:, i], logits[:, i])[0]) for i in range(5)])),
-    }
-    assert all(type(score) is float for score in scores.values())
-    assert scores["tuned_micro_f1"] > scores["micro_f1"] + 0.05
-    assert scores["tuned_macro_f1"] > scores["macro_f1"] + 0.05
-
-
-def test_trainer_scores_of_a_model_that_names_nothing_yet():
-    gold = np.eye(4, dtype=np.float32)
-    scores = metrics.multilabel_trainer_scores(EvalPrediction(predictions=8 * gold - 9, label_ids=gold))
-    assert scores == {"micro_f1": 0, "macro_f1": 0, "tuned_micro_f1": 1, "tuned_macro_f1": 1}
