@@ -34,7 +34,7 @@ OBJECTS = (  # what the programs make and call methods of, the library's
 OTHERS = (torch.nn.Module, str, bytes, list, dict, set)  # have methods of the same names: `text.encode("utf8")`
 OF_TENSORS = {"log"}  # also methods of torch's tensors, which are written in C and have no signature
 USED = {  # some that the lessons live on; one that a library took away would no longer be seen by the check at all
-    "add_callback", "add_column", "apply_chat_template", "convert_ids_to_tokens", "decode", "disable_adapter",
+    "add_column", "apply_chat_template", "convert_ids_to_tokens", "decode", "disable_adapter",
     "evaluate", "generate", "merge_and_unload", "num_special_tokens_to_add", "predict", "save_pretrained", "select",
     "sequence_ids", "train",
 }

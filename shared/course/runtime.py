@@ -543,8 +543,6 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
         write_whole(note, json.dumps(now, indent=1, ensure_ascii=False))
         return
     began = json.loads(note.read_text(encoding="utf8"))
-    if _rows_a_step(began) == _rows_a_step(now):  # half the batch, accumulated twice, is the same training in less memory
-        began |= {key: now[key] for key in ("batch_size", "accumulate") if key in now}
     before = began.pop("epochs_before", [])
     longer = not (run.path / "parts").is_dir() and began.get("epochs", 0) < now.get("epochs", 0)
     if longer:
@@ -559,10 +557,6 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     if longer:
         write_whole(note, json.dumps(began | {"epochs_before": before}, indent=1, ensure_ascii=False))
         print(f"NOTE: {before[-1]:g} epochs become {now['epochs']:g}; the learning rate goes on as a plan over all of them has it")
-
-
-def _rows_a_step(values: dict[str, Any]) -> int:
-    return values.get("batch_size", 0) * values.get("accumulate", 1)
 
 
 def _new_path(cfg: Settings) -> Path:
