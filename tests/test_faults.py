@@ -1,4 +1,4 @@
-"""Faults survived: lessons killed and resumed, two at once, odd homes, a clock set back. (Of a failing Hub see test_standin.py.)"""
+"""Faults survived: lessons killed and resumed, two at once, odd homes. (Of a failing Hub see test_standin.py.)"""
 
 import functools
 import json
@@ -13,9 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.course import runtime
 from shared.course.runtime import ROOT
-from tests.tiny_training import config, trainer_for
 
 pytestmark = pytest.mark.slow
 # of each family one lesson, with a training that is long enough to be hit: an encoder, an encoder–decoder, a decoder
@@ -98,15 +96,3 @@ def test_a_home_with_other_letters_and_spaces_is_no_trouble(undisturbed, tmp_pat
         monkeypatch.delenv(name)
     finish(start("task-1/ag-news", home / "läufe", HOME=str(home), USERPROFILE=str(home), TMPDIR=str(home / "scratch")))
     assert scores(home / "läufe") == undisturbed("task-1/ag-news")
-
-
-def test_a_clock_that_was_set_back_costs_no_checkpoint(tmp_path, monkeypatch):
-    """The checkpoints of before bear a time that is still to come; the newest one must outlive them all the same."""
-    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    run = runtime.run_folder(config())
-    trainer_for(config(epochs=1.0), run, rows=24).train()
-    for number, checkpoint in enumerate(sorted(run.checkpoints.glob("checkpoint-*"))):
-        os.utime(checkpoint, (time.time() + 86_400 + 60 * number,) * 2)
-    trainer = trainer_for(config(epochs=3.0), run, rows=24)
-    trainer.train(resume_from_checkpoint=run.checkpoint)
-    assert run.checkpoint.endswith(f"checkpoint-{trainer.state.global_step}")

@@ -1,4 +1,4 @@
-"""The settings of a plain lesson: the notebook's values, a profile's changes, the reader's; what is printed, and what is refused."""
+"""The settings of a lesson: the notebook's values, a profile's changes, the reader's; what is printed, and what is refused."""
 
 import ast
 import re
