@@ -353,9 +353,6 @@ def weights(values: dict[str, float], label: str) -> Figure:
 # ---------------------------------------------------------------- multi-label
 
 
-
-
-
 TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE, "zero": GREY}
 
 

@@ -105,12 +105,6 @@ def test_averaged_f1_agrees_with_scikit_learn():
             assert found[f"{average}_f1"] == pytest.approx(f1_of(gold, predicted, average)), average
 
 
-def test_subset_accuracy_and_hamming_loss_agree_with_scikit_learn():
-    for gold, predicted in cases(60, seed=2):
-        assert metrics.subset_accuracy(gold, predicted) == pytest.approx(sklearn.metrics.accuracy_score(gold, predicted))
-        assert metrics.hamming_loss(gold, predicted) == pytest.approx(sklearn.metrics.hamming_loss(gold, predicted))
-
-
 def test_scores_of_known_counts():
     gold = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
     predicted = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
@@ -126,8 +120,6 @@ def test_scores_of_known_counts():
     assert averages["micro_f1"] == pytest.approx(6 / 9)
     assert averages["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 4)
     assert averages["weighted_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert metrics.subset_accuracy(gold, predicted) == 0.5
-    assert metrics.hamming_loss(gold, predicted) == 3 / 16
 
 
 def test_a_single_label_is_the_f1_of_a_yes_or_no_question():
@@ -143,15 +135,6 @@ def test_zeros_and_ones_count_like_booleans(kind):
     expected = label_counts(gold, predicted)
     found = label_counts(gold.astype(kind), predicted.astype(kind))
     assert all(found[key].tolist() == expected[key].tolist() for key in expected)
-    assert metrics.subset_accuracy(gold.astype(kind), predicted) == metrics.subset_accuracy(gold, predicted)
-    assert metrics.hamming_loss(gold.astype(kind), predicted) == metrics.hamming_loss(gold, predicted)
-
-
-def test_naming_nothing_has_a_low_hamming_loss_and_no_f1():
-    gold = np.eye(20, dtype=bool)
-    nothing = np.zeros_like(gold)
-    assert metrics.hamming_loss(gold, nothing) == 0.05
-    assert [float(score) for score in multilabel_f1(label_counts(gold, nothing)).values()] == [0, 0, 0]
 
 
 def test_counts_refuse_shapes_that_do_not_pair():
@@ -439,9 +422,7 @@ def test_a_threshold_search_over_the_whole_validation_set_takes_no_time():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize(
-    "score", [multilabel_scores, best_thresholds, metrics.subset_accuracy, metrics.hamming_loss], ids=lambda score: score.__name__
-)
+@pytest.mark.parametrize("score", [multilabel_scores, best_thresholds], ids=lambda score: score.__name__)
 def test_no_rows_are_refused_in_one_line(score):
     with pytest.raises(CourseError, match=r"^there are no rows to score: give at least one$"):
         score(np.zeros((0, 3), bool), np.zeros((0, 3)))

@@ -65,21 +65,6 @@ def multilabel_f1(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     }
 
 
-def subset_accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of rows whose whole set of labels is right. Raises CourseError for no rows."""
-    some_rows(len(gold))
-    return float((np.asarray(gold, bool) == np.asarray(predicted, bool)).all(-1).mean())
-
-
-def hamming_loss(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of all row-label decisions that are wrong. Naming nothing already scores low where labels are rare.
-
-    Raises CourseError for no rows.
-    """
-    some_rows(len(gold))
-    return float((np.asarray(gold, bool) != np.asarray(predicted, bool)).mean())
-
-
 def multilabel_scores(
     gold: np.ndarray, predicted: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[dict[str, Metric], list[dict]]:
