@@ -296,7 +296,7 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0, lower_is
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith("published")], top))
+    _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith(("published", f"{OWN},"))], top))
     return figure
 
 
@@ -485,12 +485,12 @@ def token_logits(tokens: list[str], start_logits: np.ndarray, end_logits: np.nda
 
 @drawn
 def null_odds(groups: dict[str, np.ndarray], threshold: float, label: str) -> Figure:
-    """Histograms of one score for several groups of questions, {group: [questions]}, with the threshold between them."""
+    """Histograms of one score for one or two groups of questions, {group: [questions]}, with the threshold between them."""
     figure, axes = _figure()
     both = np.concatenate(list(groups.values()))
     low, high = (float(limit(np.percentile(both, share), threshold)) for limit, share in ((min, 1), (max, 99)))  # the threshold shows, too
     edges = np.linspace(low, high, 31) if low < high else np.array([low - 1, low + 1])
-    for (name, values), colour in zip(groups.items(), (BLUE, ORANGE), strict=True):
+    for (name, values), colour in zip(groups.items(), (BLUE, ORANGE), strict=False):
         axes.hist(np.clip(values, edges[0], edges[-1]), bins=edges, color=colour, alpha=0.6, label=f"{name} ({len(values):,})")
     axes.axvline(threshold, color=GREY, linestyle="--", label=f"refuse above {threshold:.2f}")
     axes.set(xlabel=label, ylabel="questions")

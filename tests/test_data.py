@@ -56,10 +56,10 @@ BUNDLED_SPLITS = {
     "go_emotions": {"train": 180, "validation": 50, "test": 74},
     "mnli": {"train": 90, "validation_matched": 60, "validation_mismatched": 36},
     "rte": {"train": 56, "validation": 64},
-    "xsum": {"train": 24, "validation": 8, "test": 8},
+    "xsum": {"train": 24, "validation": 8, "test": 60},
     "en_id": {"train": 80, "validation": 20, "test": 20},
     "sst2": {"train": 80, "validation": 64},
-    "cnn_dailymail": {"train": 8, "validation": 4, "test": 4},
+    "cnn_dailymail": {"train": 8, "validation": 4, "test": 60},
     "squad": {"train": 80, "validation": 64},
     "squad_v2": {"train": 106, "validation": 80},
 }

@@ -444,6 +444,8 @@ def test_null_odds_draws_every_question_of_both_groups_and_the_threshold():
     assert list(axes.lines[0].get_xdata()) == [0.25, 0.25]
     assert set(legend(axes)) == {"has an answer (5)", "has none (3)", "refuse above 0.25"}
     assert len(plots.null_odds({"a": np.zeros(2), "b": np.zeros(1)}, 0, "odds").axes) == 1  # all alike, as of a model that knows nothing
+    (alone,) = plots.null_odds({"has an answer": np.array([-1.0, 0])}, 0.25, "odds").axes  # a reader's questions may all have one
+    assert sum(heights(alone.containers[0])) == 2
 
 
 def test_distributions_share_their_bins_and_height_and_keep_what_is_outside():
