@@ -238,7 +238,7 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     results = course.save_results(
         run, cfg, trainer, splits={"train": rows, "test": rows}, metrics=metrics, baselines={"chance": {"accuracy": 0.25}}
     )
-    assert results["model"]["id"] == "course/small-t5 (packaged), stands in for google-t5/t5-small"
+    assert results["model"]["id"] == "course/small-t5 (made by the course), stands in for google-t5/t5-small"
     assert results["model"]["stands_in_for"] == "google-t5/t5-small"
     assert results["config"]["stands_in_for"] == {"model": "google-t5/t5-small", "second": "a/b"}
     assert json.loads((run.path / "results.json").read_text())["model"] == results["model"]
@@ -247,7 +247,7 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     folder.mkdir(parents=True)
     head = '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "" %}'
     (folder / "report.md.j2").write_text(head, encoding="utf8")
-    assert "| small-t5 (packaged), stands in for google-t5/t5-small |" in report.headline_row(folder, results, run.path)
+    assert "| small-t5 (made by the course), stands in for google-t5/t5-small |" in report.headline_row(folder, results, run.path)
     plain = session.model_card(Settings("task-1/ag-news", "laptop", values | {"model": "google-t5/t5-small"}), trainer.model)
     assert plain["id"] == "google-t5/t5-small (packaged)" and "stands_in_for" not in plain
 
