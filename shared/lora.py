@@ -1,4 +1,4 @@
-"""Low-rank adapters, on whole or 4-bit weights: configuration, attaching, counting, saving, loading, merging.
+"""Low-rank adapters, on whole or 4-bit weights: where they go, what they cost, whose they are, merging.
 
 Knows no data set and trains nothing. peft and bitsandbytes are imported where they are used, so that lessons without
 adapters need neither.
@@ -17,21 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
-from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from shared.course import runtime, standin
 from shared.course.runtime import CourseError
 
 if TYPE_CHECKING:
-    from peft import LoraConfig, PeftModel
+    from peft import PeftModel
 
-BASE_FILE = "base_model.json"
-PACKAGED = " (packaged, Q4_1)"  # behind the Hub id of a model that came in a wheel
 # What `relative_difference` may find between an adapted model and the same one merged, by the type of the arithmetic
 MERGING_ROUNDS = {torch.float32: 1e-4, torch.float16: 0.02, torch.bfloat16: 0.1}
 IN_BLOCK = r"^.*\.\d+\."  # the blocks of a model are in a list, so that a number is in their names
-BASE_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers")
 
 
 # ---------------------------------------------------------------- 4 bits
@@ -114,39 +111,6 @@ def target_modules(model: PreTrainedModel) -> list[str]:
     return list(found)
 
 
-def lora_config(model: PreTrainedModel, rank: int, alpha: float, dropout: float = 0.0) -> LoraConfig:
-    """LoRA (Hu et al. 2021, arXiv 2106.09685) on every linear layer of the blocks, scaled by alpha / rank."""
-    from peft import LoraConfig
-
-    kind = "CAUSAL_LM"
-    if model.config.is_encoder_decoder:
-        kind = "SEQ_2_SEQ_LM"
-    elif "SequenceClassification" in type(model).__name__:
-        kind = "SEQ_CLS"
-    if rank < 1:
-        raise CourseError(f"rank {rank} leaves nothing to train: choose 1 or more, for example 16")
-    return LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, bias="none", target_modules=target_modules(model), task_type=kind
-    )
-
-
-def add_adapters(
-    model: PreTrainedModel, rank: int, alpha: float, dropout: float = 0.0, *, checkpointing: bool = False, seed: int = 0
-) -> PeftModel:
-    """The model with fresh adapters, which alone are trained, in float32.
-
-    4-bit weights are prepared first (`prepare_model_for_kbit_training`): what is not quantised becomes float32, and with
-    `checkpointing` activations are computed twice instead of kept. At the start the adapters change nothing: B is zero.
-    The model is changed in place; `model.unload()` of the result gives it back. Adapters that it has already, as where a cell is
-    run twice, are taken off first, and a line says so.
-    """
-    from peft import get_peft_model
-
-    model = prepared(without_adapters(model), checkpointing)
-    torch.manual_seed(seed)
-    return get_peft_model(model, lora_config(model, rank, alpha, dropout))
-
-
 def without_adapters(model: torch.nn.Module) -> PreTrainedModel:
     """The model that adapters were added to, without them; one that has none is returned as it is.
 
@@ -170,7 +134,7 @@ def without_adapters(model: torch.nn.Module) -> PreTrainedModel:
 def prepared(model: PreTrainedModel, checkpointing: bool = False) -> PreTrainedModel:
     """The frozen base of adapters: what is not quantised in a 4-bit model becomes float32, as in training.
 
-    Needed before `load_adapter` only where that must give the very numbers of the training.
+    Needed before a saved adapter is loaded only where that must give the very numbers of the training.
     """
     from peft import prepare_model_for_kbit_training
 
@@ -198,9 +162,7 @@ class _Adapter(torch.nn.Module):
 
 
 def sketch(rank: int, dropout: float = 0.0) -> Callable[[PreTrainedModel], PreTrainedModel]:
-    """For `cost.training_cost(adapt=...)`: gives a model without storage the adapters that `add_adapters` would.
-
-    peft itself cannot attach any there.
+    """For `cost.training_cost(adapt=...)`: gives a model without storage the adapters that peft would, which cannot attach any there.
     """
 
     def adapt(model: PreTrainedModel) -> PreTrainedModel:
@@ -246,51 +208,22 @@ def trainable_report(model: PeftModel) -> dict[str, Any]:
     return counts | {"share": counts["trainable"] / counts["parameters"], "adapter_mb": size / 1e6, "layers": layers}
 
 
-# ---------------------------------------------------------------- save, load, merge
+# ---------------------------------------------------------------- load, merge
 
 
-def save_adapter(model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, card: dict[str, Any]) -> float:
-    """Write the adapters alone, a note of their model (`card`, from its loader) and the tokenizer.
-
-    Returns the size of the adapters in 10^6 bytes. Of several processes only the main one writes. CourseError where the
-    disk is full.
-    """
-    # peft would write the folder that the model was loaded from; with the Hub's id AutoPeftModel finds the base model anywhere
-    model.peft_config["default"].base_model_name_or_path = card["id"].removesuffix(PACKAGED)
-    base = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
-
-    def write() -> None:
-        with runtime.whole_folder(folder, "adapter_config.json") as place:
-            model.save_pretrained(place, save_embedding_layers=False)  # they are the base model's own
-            (place / BASE_FILE).write_text(json.dumps(base, indent=1), encoding="utf8", newline="\n")
-            tokenizer.save_pretrained(place)
-
-    with runtime.writing(folder.name):
-        runtime.by_main_process(write)
-    return (folder / "adapter_model.safetensors").stat().st_size / 1e6
-
-
-def check_base(model: PreTrainedModel, folder: Path, card: dict[str, Any] | None = None) -> None:
+def check_base(model: PreTrainedModel, folder: Path) -> None:
     """CourseError where `folder` has no adapter, and where its adapter was trained on another model than this one.
 
     peft itself fails with a traceback where shapes differ and says nothing where they don't: the adapter is noise there. Compared are
-    the model's id, the shapes, and with `card`, what a loader knows of the model, also its revision.
+    the model's id, where both have one, and the shapes.
     """
     folder = Path(folder)
     if not (folder / "adapter_config.json").is_file():
         raise CourseError(f"{folder.name} holds no adapter: run the lesson's saving cell first")
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf8"))
-    wanted, here = {"id": settings["base_model_name_or_path"]}, {"id": model.config.name_or_path}
-    if card is not None and (folder / BASE_FILE).is_file():
-        wanted = json.loads((folder / BASE_FILE).read_text(encoding="utf8"))
-        here = {key: card[key] for key in ("id", "revision", "sha256") if key in card} | _shape(model)
-    elif card is not None or not all([*wanted.values(), *here.values()]):  # a model without a name
-        wanted = {}
-    if differs := next((key for key in wanted if wanted[key] != here.get(key)), None):
-        raise CourseError(
-            f"the adapter in {folder.name} belongs to another base model ({differs} {wanted[differs]}, this one has "
-            f"{here.get(differs)}): load {wanted.get('id', 'that model')} first"
-        )
+    wanted, here = settings["base_model_name_or_path"], model.config.name_or_path
+    if wanted and here and wanted != here:
+        raise CourseError(f"the adapter in {folder.name} belongs to another base model ({wanted}, this one is {here}): load {wanted} first")
     if wrong := _misfit(model, folder / "adapter_model.safetensors"):
         raise CourseError(f"the adapter in {folder.name} does not fit this model ({wrong}): load its own")
 
@@ -311,22 +244,6 @@ def _misfit(model: PreTrainedModel, file: Path) -> str:
             if found != numbers:
                 return f"{name} has {found:,} {side.replace('_', ' ')}, not {numbers:,}"
     return ""
-
-
-def load_adapter(model: PreTrainedModel, folder: Path, card: dict[str, Any] | None = None, *, trainable: bool = False) -> PeftModel:
-    """The adapters of `folder` on their base model, in evaluation mode. Changes `model` in place; adapters that it has give way.
-
-    Raises CourseError where there are none and where they were trained on another model; see `check_base`.
-    """
-    from peft import PeftModel
-
-    base = without_adapters(model)
-    check_base(base, folder, card)
-    return PeftModel.from_pretrained(base, str(folder), is_trainable=trainable).eval()
-
-
-def _shape(model: torch.nn.Module) -> dict[str, Any]:
-    return {key: getattr(model.config, key, None) for key in BASE_SHAPE}
 
 
 def merge(model: PeftModel, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -388,8 +305,3 @@ def relative_difference(first: torch.Tensor, second: torch.Tensor) -> float:
     number.
     """
     return ((first - second).square().mean().sqrt() / second.square().mean().sqrt()).item()
-
-
-def largest_difference(first: torch.nn.Module, second: torch.nn.Module, batch: dict[str, torch.Tensor]) -> float:
-    """The largest difference between two models' logits where the batch is not padding."""
-    return (logits(first, batch) - logits(second, batch)).abs().max().item()

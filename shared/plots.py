@@ -178,46 +178,6 @@ def _short(names: list[str]) -> list[str]:
     return [name if len(name) <= LONGEST else name[: LONGEST - 1] + "…" for name in names]
 
 
-def _class_axis(names: list[str]):
-    """A figure with a line for each class, the first on top."""
-    figure, axes = _figure(1.5 + 0.28 * len(names))
-    axes.set_yticks(range(len(names)), _short(names))
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
-    return figure, axes
-
-
-@drawn
-def class_counts(counts: dict[str, list[int]], names: list[str]) -> Figure:
-    """Bars of rows per class, one group a split. `counts`: {split: [rows of class 0, ...]}."""
-    width = 0.8 / len(counts)
-    figure, axes = _class_axis(names)
-    for i, (split, values) in enumerate(counts.items()):
-        at = np.arange(len(names)) + (i - (len(counts) - 1) / 2) * width
-        axes.barh(at, values, width, label=split, color=[BLUE, ORANGE, GREEN][i % 3])
-    axes.set(xlabel="rows", title="Rows per class")
-    figure.legend(loc="outside lower center", ncols=len(counts))
-    return figure
-
-
-@drawn
-def lengths(
-    tokens: np.ndarray, limit: int, legend: str = "cut at {limit} tokens ({share:.1%} of rows)", percentile: float = 99
-) -> Figure:
-    """Histogram of lengths in tokens with a limit and a percentile marked; `legend` says what the limit does to longer ones."""
-    figure, axes = _figure()
-    mark, cut = np.percentile(tokens, percentile), float((tokens > limit).mean())
-    right = max(limit * 1.05, mark * 1.1)
-    step = max(1, math.ceil(right / 40))  # whole tokens a bar: half a token would leave every other one empty
-    axes.hist(np.minimum(tokens, right), bins=np.arange(0, right + step, step), color=BLUE)
-    axes.axvline(limit, color=ORANGE, linewidth=2, label=legend.format(limit=limit, share=cut))
-    axes.axvline(mark, color=GREY, linestyle="--", label=f"{percentile:g}th percentile: {mark:.0f}")
-    axes.set(xlabel="tokens, with special ones (longer rows stand at the right edge)", ylabel="rows", xlim=(0, None))
-    _finding(figure, f"{_percent(cut)} of the rows are longer than {limit} tokens")
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
 @drawn
 def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "macro_f1"), loss: str = "cross-entropy") -> Figure:
     """Training and validation loss by step, and the validation `scores` (keys of the history without `eval_`) beside them.
@@ -287,21 +247,6 @@ def _most_frequent_error(matrix: np.ndarray, names: list[str]) -> str:
 def _range_of_f1(f1: dict[str, float]) -> str:
     best, worst = (pick(f1, key=f1.get) for pick in (max, min))
     return f"F1 is highest for {best} ({f1[best]:.2f}), lowest for {worst} ({f1[worst]:.2f})"
-
-
-@drawn
-def class_scores(table: list[dict]) -> Figure:
-    """Precision, recall and F1 per class with their 95 % intervals."""
-    figure, axes = _class_axis([row["class"] for row in table])
-    for i, (key, colour) in enumerate((("precision", BLUE), ("recall", ORANGE), ("f1", GREEN))):
-        values = np.array([[row[key][part] for part in ("value", "low", "high")] for row in table]).T
-        errors = np.maximum([values[0] - values[1], values[2] - values[0]], 0)
-        at = np.arange(len(table)) + (i - 1) * 0.22
-        axes.errorbar(values[0], at, xerr=errors, fmt="o", color=colour, capsize=2, markersize=4, label={"f1": "F1"}.get(key, key))
-    axes.set(xlabel="score, with its 95 % interval")
-    _finding(figure, _range_of_f1({row["class"]: row["f1"]["value"] for row in table}))
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
 
 
 FEW = 20  # rows: the accuracy of fewer is mostly chance
@@ -406,9 +351,6 @@ def weights(values: dict[str, float], label: str) -> Figure:
 
 
 # ---------------------------------------------------------------- multi-label
-
-
-
 
 
 TIERS = {"excellent": GREEN, "good": BLUE, "moderate": "#E69F00", "poor": ORANGE, "zero": GREY}
@@ -569,24 +511,6 @@ def precision_recall(precision: np.ndarray, recall: np.ndarray, average: float) 
 
 
 # ---------------------------------------------------------------- translation
-
-
-@drawn
-def length_pairs(source: np.ndarray, target: np.ndarray, names: tuple[str, str]) -> Figure:
-    """Words of each pair's two sides against each other, and the distribution of their ratio, target / source."""
-    figure, (left, right) = _panels(2, 3.8)
-    limit = max(np.percentile(source, 99.5), np.percentile(target, 99.5))
-    left.plot([0, limit], [0, limit], color=GREY, linestyle="--", label="equal")
-    left.plot(source, target, "o", color=BLUE, markersize=3, alpha=max(0.08, min(0.6, 60 / len(source))))
-    left.set(xlabel=f"words, {names[0]}", ylabel=f"words, {names[1]}", xlim=(0, limit), ylim=(0, limit))
-    left.legend(loc="lower right")
-    ratio = np.clip(target / np.maximum(source, 1), 0, 2.5)
-    right.hist(ratio, bins=40, range=(0, 2.5), color=BLUE)
-    right.axvline(np.median(ratio), color=ORANGE, linewidth=2, label=f"median {np.median(ratio):.2f}")
-    right.set(xlabel=f"words, {names[1]} / {names[0]} ", ylabel="pairs")
-    right.legend()
-    _finding(figure, f"Half of the pairs have at most {np.median(ratio):.2f} words of {names[1]} per word of {names[0]}")
-    return figure
 
 
 @drawn

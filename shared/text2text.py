@@ -1,4 +1,4 @@
-"""Texts in, texts out: what a model is trained to say, batched generation, label log-likelihoods. Never scores.
+"""Texts in, texts out: batches for training, batched generation, label log-likelihoods. Never scores.
 
 Padding is done here on token ids, to the right for training and encoders and to the left for a decoder that goes on
 writing, so no tokenizer's `padding_side` is read or changed.
@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
 from shared.course.runtime import CourseError, encodable, memory_for, progress
@@ -31,14 +30,10 @@ GREEDY = {
     "do_sample": False, "num_beams": 1, "use_cache": True, "early_stopping": False, "length_penalty": 1.0, "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None, "forced_eos_token_id": None,
 }  # fmt: skip
-Parts = tuple[str, str, str]  # what stands before the document, the document, what stands after it
-_FEATURES = Features({"input_ids": List(Value("int32")), "attention_mask": List(Value("int8")), "labels": List(Value("int64"))})
 
 
-def _require(kind: str, texts: Sequence[str], like: Sequence | None = None) -> None:
-    """CourseError for a text that is none or empty, and where there must be as many as of another kind."""
-    if like is not None and len(texts) != len(like):
-        raise CourseError(f"{len(texts)} {kind}s for {len(like)} rows: give one a row, in the same order")
+def _require(kind: str, texts: Sequence[str]) -> None:
+    """CourseError for a text that is none or empty."""
     for row, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise CourseError(f"{kind} {row} is empty: drop the row, or give it a text")
@@ -65,117 +60,6 @@ def _require_decoder(model: PreTrainedModel, function: str, cure: str) -> None:
         raise CourseError(f"{function} reads a decoder; this model is an encoder-decoder: {cure}")
 
 
-def _say_cut(counts: dict[str, int], rows: int, limits: dict[str, int]) -> None:
-    for name, limit in limits.items():
-        if counts[f"cut_{name}"]:
-            print(f"{counts[f'cut_{name}']:,} of {rows:,} {name} did not fit into {limit:,} tokens and lost their right end")
-
-
-# ---------------------------------------------------------------- what a model is trained to say
-
-
-def encode_pairs(
-    sources: Sequence[str],
-    targets: Sequence[str],
-    tokenizer: PreTrainedTokenizerBase,
-    max_source: int,
-    max_target: int,
-    prefix: str = "",
-) -> tuple[Dataset, dict[str, int]]:
-    """Rows for an encoder-decoder, and {'cut_sources', 'cut_targets'}.
-
-    Args:
-        max_source, max_target: tokens, the closing EOS included. What is longer loses its right end, keeps its EOS, is
-            counted and said.
-        prefix: the task, written before every source ("summarize: ").
-
-    Returns input_ids and attention_mask of prefix + source, labels of the target, all unpadded: DataCollatorForSeq2Seq
-    pads, labels with -100. A BERT tokenizer's [CLS] is left out of the labels, for the decoder starts from it: it would
-    read it twice and be praised for saying it. Raises CourseError for an empty source or target.
-    """
-    _require("source", sources)
-    _require("target", targets, like=sources)
-    if not len(sources):
-        raise CourseError("there is nothing to encode: give at least one source with its target")
-    source = _tokenise(tokenizer, max_source, text=[prefix + text for text in sources])
-    target = _tokenise(tokenizer, max_target, text_target=list(targets))
-    counts = {"cut_sources": data.count_cut(source, max_source), "cut_targets": data.count_cut(target, max_target)}
-    _say_cut(counts, len(sources), {"sources": max_source, "targets": max_target})
-    start = tokenizer.cls_token_id if tokenizer.bos_token is None else None
-    labels = [ids[1:] if start is not None and ids[0] == start else ids for ids in target["input_ids"]]
-    columns = {"input_ids": source["input_ids"], "attention_mask": source["attention_mask"], "labels": labels}
-    return Dataset.from_dict(columns, _FEATURES), counts
-
-
-def encode_completions(
-    prompts: Sequence[Parts], completions: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> tuple[Dataset, dict[str, int]]:
-    """Rows for a decoder that is to answer a prompt with a completion, and {'cut_documents'}.
-
-    Args:
-        prompts: (before, document, after) of each row; see `encode_prompts`.
-        completions: what the model is to write. Where words are parted by spaces, begin it with one and end the prompt
-            without: the two are tokenised apart, as in generation.
-        max_length: tokens of prompt, completion and EOS together. Only the document is cut to it, which is counted and said.
-
-    Returns input_ids, attention_mask and labels, unpadded, for CompletionCollator. The labels are -100 on the prompt; the
-    completion and its EOS stay in the loss, since a model that never sees EOS learned never stops. Raises CourseError for
-    an empty document or completion, and where there is no room for a document.
-    """
-    _require("completion", completions, like=prompts)
-    if not len(prompts):
-        raise CourseError("there is nothing to encode: give at least one prompt with its completion")
-    if tokenizer.eos_token_id is None:
-        raise CourseError("the tokenizer has no EOS token, so the model could not learn to stop: set tokenizer.eos_token")
-    endings = [[*ids, tokenizer.eos_token_id] for ids in _own_tokens(tokenizer, "completion", completions)]
-    begun, cut = _prompt_ids(prompts, tokenizer, [max_length - len(ids) for ids in endings])
-    counts = {"cut_documents": cut}
-    _say_cut(counts, len(prompts), {"documents": max_length})
-    columns = {
-        "input_ids": [prompt + ending for prompt, ending in zip(begun, endings, strict=True)],
-        "attention_mask": [[1] * (len(prompt) + len(ending)) for prompt, ending in zip(begun, endings, strict=True)],
-        "labels": [[IGNORED] * len(prompt) + ending for prompt, ending in zip(begun, endings, strict=True)],
-    }
-    return Dataset.from_dict(columns, _FEATURES), counts
-
-
-def encode_prompts(prompts: Sequence[Parts], tokenizer: PreTrainedTokenizerBase, max_length: int) -> tuple[list[list[int]], int]:
-    """Token ids of each prompt, for `generate`, and how many documents were cut.
-
-    Args:
-        prompts: (before, document, after). The three are joined and tokenised as one text; what is longer than
-            `max_length` tokens loses the end of its document, never any of the instruction around it.
-        max_length: tokens of the prompt: the model's window less the new tokens. The same cut as in training is
-            `encode_completions`' max_length less what completion and EOS took there.
-
-    Raises CourseError for an empty document, and where the text around it leaves it no room.
-    """
-    ids, cut = _prompt_ids(prompts, tokenizer, [max_length] * len(prompts))
-    _say_cut({"cut_documents": cut}, len(prompts), {"documents": max_length})
-    return ids, cut
-
-
-def _prompt_ids(prompts: Sequence[Parts], tokenizer: PreTrainedTokenizerBase, rooms: list[int]) -> tuple[list[list[int]], int]:
-    """The prompts' ids, each cut to its room by dropping the last tokens that lie wholly inside its document."""
-    _require("document", [document for _, document, _ in prompts])
-    rows, cut = [], 0
-    for row, (ids, offsets) in enumerate(_open_ended(tokenizer, ["".join(parts) for parts in prompts])):
-        excess = len(ids) - rooms[row]
-        if excess > 0:
-            start = len(prompts[row][0])
-            end = start + len(prompts[row][1])
-            inside = [place for place, (left, right) in enumerate(offsets) if start <= left < right <= end]
-            if excess >= len(inside):
-                raise CourseError(
-                    f"row {row}: beside the instruction and the completion there is no room for the document: "
-                    f"raise max_length by {excess - len(inside) + 1} or more, or shorten the instruction"
-                )
-            last, cut = inside[-1] + 1, cut + 1
-            ids = ids[: last - excess] + ids[last:]
-        rows.append(ids)
-    return rows, cut
-
-
 def _open_ended(
     tokenizer: PreTrainedTokenizerBase, texts: list[str], add_special_tokens: bool = True
 ) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
@@ -192,7 +76,7 @@ def _open_ended(
 
 @dataclass
 class CompletionCollator:
-    """Pads the rows of `encode_completions` on the right: labels with -100, attention with 0.
+    """Pads rows of input_ids and labels (-100 on the prompt) for a decoder on the right: labels with -100, attention with 0.
 
     The labels were fixed row by row, so EOS stays in the loss even where it is also the padding token. The library's
     DataCollatorForLanguageModeling masks every padding token there is, and with it that EOS.
@@ -257,9 +141,9 @@ def generate(
     """The model's answer to every source.
 
     Args:
-        sources: texts (with their prefix), or token ids as `encode_prompts` makes them.
+        sources: texts (with their prefix), or token ids.
         max_source: tokens, for an encoder-decoder: a longer text loses its right end, which is said. A decoder's prompt
-            cannot be cut like that, because the instruction may stand at its end: use `encode_prompts`.
+            cannot be cut like that, because the instruction may stand at its end: cut its document before.
         arguments: more for the library's `generate`. Unlike there, plain greedy decoding (`GREEDY`) is the default whatever the
             model's generation_config says.
 
@@ -312,8 +196,8 @@ def generate_scored(
     """What a decoder replies, how likely that was, and how likely a fixed other reply, the rival, would have been.
 
     Args:
-        prompts: token ids as `encode_prompts` makes them.
-        rival: for example " unanswerable"; as in `encode_completions` it is tokenised apart from the prompt.
+        prompts: token ids.
+        rival: for example " unanswerable"; it is tokenised apart from the prompt.
         arguments: more for `model.generate`. The likelihoods are the model's own, before any token that they forbid.
 
     A prompt is read once, for the reply and for the rival. A reply ends with its first line. Otherwise as `generate`;
@@ -377,23 +261,6 @@ def _continued(model: PreTrainedModel, cache: Any, ids: torch.Tensor, mask: torc
         logits_to_keep=len(ending),
     )
     return _picked(output.logits, tokens)
-
-
-def explicit_generation(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int, **arguments: Any
-) -> GenerationConfig:
-    """A generation config that says everything and inherits nothing but the start and stop tokens: greedy, one beam.
-
-    `arguments` add to it or change it, for example num_beams=4. The stop tokens are those of `generate`.
-    """
-    own, start = model.generation_config, None
-    if model.config.is_encoder_decoder:
-        start = next((part.decoder_start_token_id for part in (own, model.config) if part.decoder_start_token_id is not None), None)
-        if start is None:
-            raise CourseError("the decoder has no token to start with: set model.config.decoder_start_token_id")
-    said = {"max_new_tokens": max_new_tokens, "do_sample": False, "num_beams": 1, "use_cache": True, "decoder_start_token_id": start}
-    tokens = {"eos_token_id": _stop_tokens(model, tokenizer), "pad_token_id": _padding_token(tokenizer)}
-    return GenerationConfig(**(said | tokens | {"bos_token_id": own.bos_token_id} | arguments))
 
 
 def decode(ids: Any, tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -469,11 +336,11 @@ def _source_ids(
     _require("source", texts)
     if model.config.is_encoder_decoder:
         encoded = _tokenise(tokenizer, max_source, text=texts)
-        if max_source is not None:
-            _say_cut({"cut_sources": data.count_cut(encoded, max_source)}, len(texts), {"sources": max_source})
+        if max_source is not None and (cut := data.count_cut(encoded, max_source)):
+            print(f"{cut:,} of {len(texts):,} sources did not fit into {max_source:,} tokens and lost their right end")
         return encoded["input_ids"]
     if max_source is not None:
-        raise CourseError("max_source would cut the end of a decoder's prompt: cut its document by encode_prompts instead")
+        raise CourseError("max_source would cut the end of a decoder's prompt: cut its document instead")
     return _no_empty("source", [ids for ids, _ in _open_ended(tokenizer, texts)])
 
 
@@ -493,7 +360,7 @@ def _check_window(model: PreTrainedModel, rows: list[list[int]], new_tokens: int
     longest = max(range(len(rows)), key=lambda row: len(rows[row]), default=None)
     needed = 0 if longest is None else len(rows[longest]) + (0 if seq2seq else new_tokens)
     if window and needed > window:
-        cure = "set max_source" if seq2seq else "cut its document by encode_prompts"
+        cure = "set max_source" if seq2seq else "cut its document"
         raise CourseError(f"source {longest} needs {needed:,} tokens and the model has {window:,}: {cure}")
 
 
@@ -535,8 +402,7 @@ def _evaluating(model: PreTrainedModel, batch_size: int) -> Iterator[None]:
     training = model.training
     model.eval()
     try:
-        cure = "fewer (batch_size here; in the lessons generation_batch or score_batch), or shorter ones"
-        with memory_for(f"asking the model for {batch_size} texts at once", cure), torch.inference_mode():
+        with memory_for(f"asking the model for {batch_size} texts at once", "fewer (batch_size), or shorter ones"), torch.inference_mode():
             yield
     finally:
         model.train(training)

@@ -9,8 +9,9 @@ import torch
 from datasets import Dataset, load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from shared import data, lora, text2text
+from shared import data, text2text
 from shared.course import rows as hub_rows
+from tests.tiny import with_adapters
 
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LENGTH, PROMPT, NEW, BATCH = 448, 96, 48, 16
@@ -31,16 +32,18 @@ def load() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return model, AutoTokenizer.from_pretrained(MODEL)
 
 
-def parts(rows: Dataset, tokenizer: PreTrainedTokenizerBase) -> list[text2text.Parts]:
-    """The articles with what the model's chat template writes around a request."""
+def prompts(rows: Dataset, tokenizer: PreTrainedTokenizerBase, room: int) -> list[list[int]]:
+    """The articles within what the model's chat template writes around a request, each cut so that the whole fits the room."""
     request = [{"role": "user", "content": "Summarise the article in one sentence.\n\n{article}"}]
-    before, after = tokenizer.apply_chat_template(request, tokenize=False, add_generation_prompt=True).split("{article}")
-    return [(before, text, after) for text in rows["document"]]
+    around = tokenizer.apply_chat_template(request, tokenize=False, add_generation_prompt=True).split("{article}")
+    head, tail = tokenizer(around, add_special_tokens=False)["input_ids"]
+    articles = tokenizer(rows["document"][:], add_special_tokens=False)["input_ids"]
+    return [head + ids[: room - len(head) - len(tail)] + tail for ids in articles]
 
 
 def generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> tuple[float, float]:
     """(seconds one by one / seconds in batches, share of equal texts)."""
-    ids, _ = text2text.encode_prompts(parts(rows, tokenizer), tokenizer, PROMPT)
+    ids = prompts(rows, tokenizer, PROMPT)
     text2text.generate(model, tokenizer, ids[:1], max_new_tokens=2)  # the first call pays for allocation
     seconds, texts = [], []
     for size in (1, BATCH):
@@ -71,11 +74,12 @@ def to_width(batch: dict[str, torch.Tensor], tokenizer: PreTrainedTokenizerBase)
 
 def training(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Dataset) -> tuple[float, float]:
     """(speed of grouped rows with logits for the completions alone / of rows padded to the maximum, relative difference of the losses)."""
-    encoded, _ = text2text.encode_completions(parts(rows, tokenizer), list(rows["summary"]), tokenizer, LENGTH)
-    given = [encoded[i] for i in range(len(encoded))]
+    said = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(rows["summary"][:], add_special_tokens=False)["input_ids"]]
+    asked = prompts(rows, tokenizer, LENGTH - max(map(len, said)))
+    given = [{"input_ids": a + s, "labels": [text2text.IGNORED] * len(a) + s} for a, s in zip(asked, said, strict=True)]
     grouped = sorted(given, key=lambda row: -len(row["input_ids"]))
     usual, ours = text2text.CompletionCollator(tokenizer), text2text.CompletionCollator(tokenizer, only_completions=True)
-    model = lora.add_adapters(model, 16, 32).train()
+    model = with_adapters(model, 16, 32).train()
 
     def cut(examples, collate):
         return [collate(examples[k : k + TRAIN_BATCH]) for k in range(0, len(examples), TRAIN_BATCH)]

@@ -52,8 +52,7 @@ class Recipe:
 
 def lesson_settings() -> Settings:
     """The lesson's settings in the active profile: what its notebook and its profiles.toml say."""
-    written = estimate.table_of(runtime.ROOT / LESSON / "ag_news.ipynb")
-    return course.settings(LESSON, **{key: value for key, (value,) in written.items()})
+    return course.settings(LESSON, **estimate.settings_of(runtime.ROOT / LESSON / "ag_news.ipynb"))
 
 
 def ladder(cfg: Settings) -> dict[str, Recipe]:

@@ -19,5 +19,4 @@ def program(path: Path) -> str:
 
 
 LABS = [path for path in NOTEBOOKS if path.parent.name.startswith("lab-")]  # depth by topic, without a report
-PLAIN = [path for path in NOTEBOOKS if "course.settings(" in program(path) and path not in LABS]  # of the libraries' own calls
-OLD = [path for path in NOTEBOOKS if path not in (*PLAIN, *LABS)]
+LESSONS = [path for path in NOTEBOOKS if path not in LABS]

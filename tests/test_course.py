@@ -84,8 +84,10 @@ def test_after_an_interruption_the_same_cell_goes_on(run, capsys):
     assert reached in (3, 4) and f"interrupted: checkpoint-{reached} is kept." in said and f"--set resume={run.name}" in said
     assert signal.getsignal(signal.SIGINT) is usual and "forward" not in vars(trainer.model)
     assert run.checkpoint.endswith(f"checkpoint-{reached}")
+    seen = []
+    trainer.model.classifier.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     trainer.train(resume_from_checkpoint=run.checkpoint)
-    assert trainer.state.global_step == 8
+    assert trainer.state.global_step == 8 and set(seen) == {torch.bfloat16}
     assert json.loads((run.logs / "timed.json").read_text())["steps"] == 8
 
 
@@ -104,7 +106,7 @@ def test_ctrl_c_after_a_training_that_died_is_nobodys_but_the_readers(run):
 
 @pytest.mark.parametrize(("when", "words"), [("train", "the loss is nan at step 1"), ("evaluate", "the validation loss is nan at step 0")])
 def test_a_loss_that_is_not_finite_stops_with_cause_and_cure(run, when, words):
-    trainer = lesson(run, logging_nan_inf_filter=False)
+    trainer = lesson(run)
     with torch.no_grad():
         trainer.model.classifier.bias.fill_(float("nan"))
     with pytest.raises(CourseError, match=rf"^{words}: lower learning_rate .*COURSE_PRECISION=fp32"):
@@ -236,7 +238,7 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     results = course.save_results(
         run, cfg, trainer, splits={"train": rows, "test": rows}, metrics=metrics, baselines={"chance": {"accuracy": 0.25}}
     )
-    assert results["model"]["id"] == "course/small-t5 (packaged), stands in for google-t5/t5-small"
+    assert results["model"]["id"] == "course/small-t5 (made by the course), stands in for google-t5/t5-small"
     assert results["model"]["stands_in_for"] == "google-t5/t5-small"
     assert results["config"]["stands_in_for"] == {"model": "google-t5/t5-small", "second": "a/b"}
     assert json.loads((run.path / "results.json").read_text())["model"] == results["model"]
@@ -245,7 +247,7 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     folder.mkdir(parents=True)
     head = '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "" %}'
     (folder / "report.md.j2").write_text(head, encoding="utf8")
-    assert "| small-t5 (packaged), stands in for google-t5/t5-small |" in report.headline_row(folder, results, run.path)
+    assert "| small-t5 (made by the course), stands in for google-t5/t5-small |" in report.headline_row(folder, results, run.path)
     plain = session.model_card(Settings("task-1/ag-news", "laptop", values | {"model": "google-t5/t5-small"}), trainer.model)
     assert plain["id"] == "google-t5/t5-small (packaged)" and "stands_in_for" not in plain
 

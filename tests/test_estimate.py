@@ -8,10 +8,10 @@ from functools import cache
 
 import pytest
 
-from shared.course import cost, estimate, plans, runtime
+from shared.course import cost, estimate, plans
 from shared.course.runtime import ROOT, CourseError
-from shared.legacy.runtime import convert
-from tests.programs import LABS, NOTEBOOKS, PLAIN
+from shared.course.settings import overridden
+from tests.programs import LABS, NOTEBOOKS
 
 LESSONS = {path.parent.name: path for path in NOTEBOOKS if path not in LABS}
 RECIPE = r"`((?:--set [^`]+)+)` \(an estimate: ([\d.]+) hours on a T4\)"
@@ -47,26 +47,22 @@ def test_the_notebook_says_the_same(lesson):
     first, *others = texts(lesson)
     said = re.search(r"`colab` about (\d+) minutes on a Colab T4", first)
     assert abs(int(said[1]) - row(lesson)["minutes"]) <= 5 and "estimate" in first[said.start() : said.end() + 90]
-    assert LESSONS[lesson] in PLAIN or any(f"python -m shared.course.estimate {lesson}" in text for text in others)
     for text in others:
         for overrides, hours in re.findall(RECIPE, text):
             assert row(lesson, overrides.replace("--set ", ""))["minutes"] / 60 == pytest.approx(float(hours), rel=0.1)
 
 
-@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.parent.name)
-def test_the_recipe_that_a_plain_lesson_names_is_that_of_its_profile_paper(path):
-    written = {key: value for key, (value,) in estimate.table_of(path).items()}
-    (line,) = [found for text in texts(path.parent.name) for found, _ in re.findall(RECIPE, text)]
-    said = {key: convert(key, text, (written[key],)) for key, text in runtime.parse_overrides(line.replace("--set ", "")).items()}
-    paper = tomllib.loads((path.parent / "profiles.toml").read_text(encoding="utf8"))["paper"]
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_the_recipe_that_a_lesson_names_is_that_of_its_profile_paper(lesson):
+    (line,) = [found for text in texts(lesson) for found, _ in re.findall(RECIPE, text)]
+    said = overridden(lesson, estimate.settings_of(LESSONS[lesson]), line.replace("--set ", ""))
+    paper = tomllib.loads((LESSONS[lesson].parent / "profiles.toml").read_text(encoding="utf8"))["paper"]
     assert said == {key: None if value == "all" else value for key, value in paper.items()}
 
 
 def test_the_configuration_is_the_notebooks_own():
-    table = estimate.table_of(LESSONS["t5-en-id"])
-    assert table["train_rows"] == (150_000,) and table["model"] == (row("t5-en-id")["model"],) == ("google-t5/t5-small",)
-    plain = estimate.table_of(LESSONS["ag-news"])
-    assert plain["train_rows"] == (20_000,) and plain["model"] == (row("ag-news")["model"],) == ("google-bert/bert-base-uncased",)
+    settings = estimate.settings_of(LESSONS["ag-news"])
+    assert settings["train_rows"] == 20_000 and settings["model"] == row("ag-news")["model"] == "google-bert/bert-base-uncased"
 
 
 @pytest.mark.parametrize(
@@ -89,8 +85,9 @@ def test_a_larger_batch_needs_more_memory():
 
 @pytest.mark.parametrize(
     ("lesson", "overrides", "message"),
-    [("rte", "epoch=3", "unknown --set key of rte 'epoch': did you mean 'epochs'"), ("rte", "epochs=many", "'epochs' takes a float"),
-     ("rte", "model=xlnet", "unknown model in the estimate 'xlnet': known are bert"), ("llm-sst2", "encoder=mpnet", "unknown model in")],
+    [("rte", "epoch=3", "unknown --set key of rte 'epoch': did you mean 'epochs'"), ("rte", "epochs=many", "'epochs' takes a number"),
+     ("rte", "model=xlnet", "unknown model in the estimate 'xlnet': known are google-bert/"),
+     ("llm-sst2", "encoder=mpnet", "unknown model in")],
 )  # fmt: skip
 def test_what_it_does_not_know_is_one_clear_line(lesson, overrides, message):
     with pytest.raises(CourseError, match=re.escape(message)) as caught:
@@ -98,16 +95,11 @@ def test_what_it_does_not_know_is_one_clear_line(lesson, overrides, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("source", "table"),
-    [('cfg = runtime.configure("task-1/new", {\n    "model": ("bert", "minilm", "bert"),\n})', {"model": ("bert", "minilm", "bert")}),
-     ('cfg = course.settings("task-1/new", model="bert")\nrun = course.run_folder(cfg)', {"model": ("bert",)})],
-)  # fmt: skip
-def test_a_lesson_without_a_plan_is_named(tmp_path, source, table):
-    notebook = tmp_path / "new" / "new.ipynb"
+def test_a_lesson_without_a_plan_is_named(tmp_path):
+    notebook, source = tmp_path / "new" / "new.ipynb", 'cfg = course.settings("task-1/new", model="bert")\nrun = course.run_folder(cfg)'
     notebook.parent.mkdir()
     notebook.write_text(json.dumps({"cells": [{"cell_type": "code", "source": [source]}]}), encoding="utf8")
-    assert estimate.table_of(notebook) == table
+    assert estimate.settings_of(notebook) == {"model": "bert"}
     with pytest.raises(CourseError, match=r"new has no plan: say in shared/course/plans\.py"):
         estimate.estimate(notebook)
 
@@ -144,6 +136,6 @@ def test_every_key_that_a_plan_reads_is_a_key_of_its_lesson():
     notebooks = {path.parent.name: path for path in NOTEBOOKS}
     tree = ast.parse((notebooks["rte"].parents[2] / "shared" / "course" / "plans.py").read_text(encoding="utf8"))
     for function in (node for node in tree.body if isinstance(node, ast.FunctionDef)):
-        table = estimate.table_of(notebooks[function.name.replace("_", "-")])
+        settings = estimate.settings_of(notebooks[function.name.replace("_", "-")])
         read = {n.slice.value for n in ast.walk(function) if isinstance(n, ast.Subscript) and getattr(n.value, "id", "") == "c"}
-        assert read <= set(table), function.name
+        assert read <= set(settings), function.name

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import sklearn.metrics
 from scipy.stats import binom
-from transformers import EvalPrediction
 
 from shared import metrics
 from shared.course.runtime import CourseError
@@ -493,39 +492,7 @@ def test_accuracy_by_bucket_has_nearly_the_interval_of_drawing_the_buckets_rows(
         assert (row["accuracy"]["low"], row["accuracy"]["high"]) == pytest.approx((low, high), abs=0.02)
 
 
-def test_mean_by_bucket_is_each_buckets_mean_with_the_interval_of_drawing_its_rows():
-    rng = np.random.default_rng(5)
-    values, bucket = rng.random(300), rng.choice(["how", "who", "why"], 300)
-    table = metrics.mean_by_bucket(values, bucket, seed=1)
-    assert [row["bucket"] for row in table] == ["how", "who", "why"]
-    for row in table:
-        inside = values[bucket == row["bucket"]]
-        low, high = np.quantile(inside[rng.integers(0, len(inside), (4_000, len(inside)))].mean(-1), [0.025, 0.975])
-        assert row["rows"] == len(inside)
-        assert row["mean"]["value"] == pytest.approx(inside.mean())
-        assert (row["mean"]["low"], row["mean"]["high"]) == pytest.approx((low, high), abs=0.02)
-    alone = metrics.mean_by_bucket(np.array([0.25]), np.array([3]))[0]["mean"]
-    assert (alone["value"], alone["low"] < 0.1, alone["high"] > 0.7) == (0.25, True, True)
-
-
-# for the Trainer and for evaluate
-
-
-def test_trainer_scores_reads_an_eval_prediction():
-    labels, predictions = typical(200)
-    logits = np.random.default_rng(0).random((200, 4)).astype(np.float32)
-    logits[np.arange(200), predictions] = 5
-    scores = metrics.trainer_scores(EvalPrediction(predictions=logits, label_ids=labels))
-    assert scores == {
-        "accuracy": pytest.approx(np.mean(labels == predictions)),
-        "macro_f1": pytest.approx(sklearn.metrics.f1_score(labels, predictions, average="macro")),
-    }
-    assert all(type(score) is float for score in scores.values())
-
-
-def test_trainer_scores_count_a_class_that_only_the_logits_know():
-    scores = metrics.trainer_scores(EvalPrediction(predictions=np.eye(5)[[0, 4]], label_ids=np.array([0, 1])))
-    assert scores == {"accuracy": 0.5, "macro_f1": pytest.approx(1 / 3)}
+# for evaluate
 
 
 def test_classification_is_an_evaluate_metric_that_agrees_with_scikit_learn(tmp_path):
@@ -603,10 +570,11 @@ def test_overlap_without_spaces_counts_pairs_of_neighbouring_characters(first, s
 
 
 def test_buckets_get_their_titles():
-    values, bucket = np.array([1.0, 0.0, 1.0]), np.array([2, 0, 2])
-    named = metrics.mean_by_bucket(values, bucket, titles=["short", "middle", "long"])
-    plain = metrics.mean_by_bucket(values, bucket)
-    assert [row["bucket"] for row in named] == ["short", "long"] and [row["mean"] for row in named] == [row["mean"] for row in plain]
+    right, bucket = np.array([True, False, True]), np.array([2, 0, 2])
+    named = metrics.accuracy_by_bucket(right, bucket, titles=["short", "middle", "long"])
+    plain = metrics.accuracy_by_bucket(right, bucket)
+    assert [row["bucket"] for row in named] == ["short", "long"]
+    assert [row["accuracy"] for row in named] == [row["accuracy"] for row in plain]
 
 
 def test_the_mean_of_known_numbers_leaves_nan_out_and_is_none_without_any():

@@ -7,7 +7,6 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import sklearn.metrics
-from transformers import EvalPrediction
 
 from shared import metrics
 from shared.course.runtime import CourseError
@@ -106,12 +105,6 @@ def test_averaged_f1_agrees_with_scikit_learn():
             assert found[f"{average}_f1"] == pytest.approx(f1_of(gold, predicted, average)), average
 
 
-def test_subset_accuracy_and_hamming_loss_agree_with_scikit_learn():
-    for gold, predicted in cases(60, seed=2):
-        assert metrics.subset_accuracy(gold, predicted) == pytest.approx(sklearn.metrics.accuracy_score(gold, predicted))
-        assert metrics.hamming_loss(gold, predicted) == pytest.approx(sklearn.metrics.hamming_loss(gold, predicted))
-
-
 def test_scores_of_known_counts():
     gold = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
     predicted = np.array([[1, 0, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
@@ -127,8 +120,6 @@ def test_scores_of_known_counts():
     assert averages["micro_f1"] == pytest.approx(6 / 9)
     assert averages["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 4)
     assert averages["weighted_f1"] == pytest.approx((0.8 + 2 / 3) / 2)
-    assert metrics.subset_accuracy(gold, predicted) == 0.5
-    assert metrics.hamming_loss(gold, predicted) == 3 / 16
 
 
 def test_a_single_label_is_the_f1_of_a_yes_or_no_question():
@@ -144,15 +135,6 @@ def test_zeros_and_ones_count_like_booleans(kind):
     expected = label_counts(gold, predicted)
     found = label_counts(gold.astype(kind), predicted.astype(kind))
     assert all(found[key].tolist() == expected[key].tolist() for key in expected)
-    assert metrics.subset_accuracy(gold.astype(kind), predicted) == metrics.subset_accuracy(gold, predicted)
-    assert metrics.hamming_loss(gold.astype(kind), predicted) == metrics.hamming_loss(gold, predicted)
-
-
-def test_naming_nothing_has_a_low_hamming_loss_and_no_f1():
-    gold = np.eye(20, dtype=bool)
-    nothing = np.zeros_like(gold)
-    assert metrics.hamming_loss(gold, nothing) == 0.05
-    assert [float(score) for score in multilabel_f1(label_counts(gold, nothing)).values()] == [0, 0, 0]
 
 
 def test_counts_refuse_shapes_that_do_not_pair():
@@ -440,34 +422,7 @@ def test_a_threshold_search_over_the_whole_validation_set_takes_no_time():
     assert min(seconds) < 0.5
 
 
-@pytest.mark.parametrize(
-    "score", [multilabel_scores, best_thresholds, metrics.subset_accuracy, metrics.hamming_loss], ids=lambda score: score.__name__
-)
+@pytest.mark.parametrize("score", [multilabel_scores, best_thresholds], ids=lambda score: score.__name__)
 def test_no_rows_are_refused_in_one_line(score):
     with pytest.raises(CourseError, match=r"^there are no rows to score: give at least one$"):
         score(np.zeros((0, 3), bool), np.zeros((0, 3)))
-
-
-# for the Trainer
-
-
-def test_trainer_scores_are_those_at_one_half_and_at_the_best_thresholds():
-    rng = np.random.default_rng(0)
-    gold = rng.random((60, 5)) < 0.3
-    logits = (rng.normal(-2, 1, (60, 5)) + 2 * gold).astype(np.float32)  # too low for 0.5, but well ranked
-    scores = metrics.multilabel_trainer_scores(EvalPrediction(predictions=logits, label_ids=gold.astype(np.float32)))
-    assert scores == {
-        "micro_f1": pytest.approx(f1_of(gold, logits >= 0, "micro")),
-        "macro_f1": pytest.approx(f1_of(gold, logits >= 0, "macro")),
-        "tuned_micro_f1": pytest.approx(float(brute_force(gold.ravel(), logits.ravel())[0])),
-        "tuned_macro_f1": pytest.approx(np.mean([float(brute_force(gold[:, i], logits[:, i])[0]) for i in range(5)])),
-    }
-    assert all(type(score) is float for score in scores.values())
-    assert scores["tuned_micro_f1"] > scores["micro_f1"] + 0.05
-    assert scores["tuned_macro_f1"] > scores["macro_f1"] + 0.05
-
-
-def test_trainer_scores_of_a_model_that_names_nothing_yet():
-    gold = np.eye(4, dtype=np.float32)
-    scores = metrics.multilabel_trainer_scores(EvalPrediction(predictions=8 * gold - 9, label_ids=gold))
-    assert scores == {"micro_f1": 0, "macro_f1": 0, "tuned_micro_f1": 1, "tuned_macro_f1": 1}

@@ -4,7 +4,6 @@ import ast
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 
@@ -12,13 +11,11 @@ import pytest
 
 from shared.course import report
 from shared.course.runtime import ROOT
-from tests.programs import LABS, NOTEBOOKS, OLD, PLAIN, START, program
+from tests.programs import LABS, LESSONS, NOTEBOOKS, START, program
 
-SECTIONS = ["1. Setup and configuration", "2. Look at the data", "3.", "4. Tokenise", "5. The model", "6. Train",
-            "7. Evaluate", "8. Diagnose", "9. Predict", "10. Save"]
-PLAIN_SECTIONS = ["1. Setup and settings", "2. The data", "3. ", "4. Tokenise", "5. The model", "6. Train",
-                  "7. Evaluate", "8. Errors", "9. Use it", "10. Results and takeaways"]
-# What a reader of a plain lesson sees being called, with its arguments.
+SECTIONS = ["1. Setup and settings", "2. The data", "3. ", "4. Tokenise", "5. The model", "6. Train",
+            "7. Evaluate", "8. Errors", "9. Use it", "10. Results and takeaways"]
+# What a reader of a lesson sees being called, with its arguments.
 SEEN = [
     r"\bload_dataset\(", r"\bAutoTokenizer\.from_pretrained\(", r"\bAutoModelFor\w+\.from_pretrained\(", r"\.map\(",
     r"TrainingArguments\(", r"Trainer\(", r"\btrainer\.train\(", r"\.(save_model|save_pretrained)\(", r"\b(pipeline|generate|answer)\(",
@@ -34,8 +31,7 @@ FORBIDDEN = [
 ]
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 with_start = pytest.mark.parametrize("path", [START, *NOTEBOOKS], ids=lambda path: path.stem)
-old = pytest.mark.parametrize("path", OLD, ids=lambda path: path.stem)
-plain = pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
+lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 lab = pytest.mark.parametrize("path", LABS, ids=lambda path: path.stem)
 PROFILE = r"cfg\.profile|COURSE_PROFILE|profile\(\)|[\"'](tiny|laptop|colab|paper)[\"']"
 
@@ -56,13 +52,6 @@ def lines(cell) -> int:
 
 def prose(notebook) -> str:
     return "\n".join(source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-
-
-def assert_sections(path, expected: list[str]) -> None:
-    found = re.findall(r"^## (.+)$", prose(load(path)[0]), re.MULTILINE)
-    assert len(found) == len(expected)
-    for heading, start in zip(found, expected, strict=True):
-        assert heading.startswith(start)
 
 
 def solutions(code) -> list:
@@ -100,7 +89,7 @@ def call(path, name: str) -> ast.Call:
     return found
 
 
-# ---------------------------------------------------------------- every lesson
+# ---------------------------------------------------------------- every notebook
 
 
 @with_start
@@ -120,7 +109,7 @@ def test_lies_in_a_lesson_folder_of_its_name(path):
     allowed = {path.name, "report.md.j2", "report.md", "results", "plots", "tries.json", "profiles.toml"}
     found = {entry.name for entry in path.parent.iterdir() if not entry.name.startswith((".", "__pycache__"))}
     assert found - {name for name in found if path in LABS and name.endswith(".py")} <= allowed  # code that one lab alone uses
-    assert path in OLD or (path.parent / "profiles.toml").is_file()
+    assert (path.parent / "profiles.toml").is_file()
 
 
 @with_start
@@ -129,7 +118,7 @@ def test_was_executed_from_top_to_bottom_without_error(path):
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
     assert not [out for cell in code for out in cell["outputs"] if out["output_type"] == "error"]
     assert sum(bool(cell["outputs"]) for cell in code) > len(code) / 2
-    assert ("[laptop]" if path in OLD else "profile laptop") in printed(code)
+    assert "profile laptop" in printed(code)
 
 
 @with_start
@@ -161,7 +150,7 @@ def test_saves_the_plots_it_shows(path):
     _, code = load(path)
     shown = sum("image/png" in out.get("data", {}) for cell in code for out in cell["outputs"])
     saved = list((path.parent / "plots" / "laptop").glob("*.png"))
-    assert shown >= len(saved) >= (4 if path in OLD else 3)
+    assert shown >= len(saved) >= 3
     assert all(plot.read_bytes().startswith(b"\x89PNG") for plot in saved)
     if path in LABS:
         return
@@ -169,29 +158,31 @@ def test_saves_the_plots_it_shows(path):
     assert referenced == {plot.name for plot in saved}
 
 
-# ---------------------------------------------------------------- plain lessons
+# ---------------------------------------------------------------- lessons
 
 
-@plain
-def test_the_plain_setup_cell_is_the_same_everywhere(path):
-    setups = {source(load(other)[1][0]) for other in (START, *PLAIN, *LABS)}
+def test_the_setup_cell_is_the_same_everywhere():
+    setups = {source(load(other)[1][0]) for other in (START, *NOTEBOOKS)}
     assert len(setups) == 1 and setups.pop().endswith("\ncourse.setup()")
 
 
-@plain
-def test_sections_of_a_plain_lesson_come_in_order(path):
-    assert_sections(path, PLAIN_SECTIONS)
+@lesson
+def test_sections_come_in_order(path):
+    found = re.findall(r"^## (.+)$", prose(load(path)[0]), re.MULTILINE)
+    assert len(found) == len(SECTIONS)
+    for heading, start in zip(found, SECTIONS, strict=True):
+        assert heading.startswith(start)
     assert "### Takeaways" in prose(load(path)[0]) and "### Exercises" in prose(load(path)[0])
 
 
-@plain
+@lesson
 def test_the_calls_of_the_libraries_are_seen(path):
     shown = program(path)
     assert [pattern for pattern in SEEN if not re.search(pattern, shown)] == []
 
 
-@plain
-def test_a_plain_lesson_is_short_and_soon_trains(path):
+@lesson
+def test_a_lesson_is_short_and_soon_trains(path):
     _, code = load(path)
     shown = [cell for cell in code[1:] if cell not in solutions(code)]
     assert len(shown) <= 25
@@ -201,22 +192,22 @@ def test_a_plain_lesson_is_short_and_soon_trains(path):
         assert max(map(len, source(cell).splitlines())) <= 100, source(cell)
 
 
-@plain
-def test_a_plain_lesson_takes_few_names_from_the_helpers(path):
+@lesson
+def test_a_lesson_takes_few_names_from_the_helpers(path):
     nodes = [node for node in ast.walk(ast.parse(program(path))) if isinstance(node, ast.ImportFrom)]
     names = {alias.name for node in nodes if (node.module or "").split(".")[0] == "shared" for alias in node.names}
     assert "course" in names and len(names) <= 6
 
 
-@plain
-def test_only_the_settings_cell_of_a_plain_lesson_names_a_profile(path):
+@lesson
+def test_only_the_settings_cell_names_a_profile(path):
     _, code = load(path)
     others = [cell for cell in code[1:] if "course.settings(" not in source(cell)]
     assert len(others) == len(code) - 2
     assert [source(cell) for cell in others if re.search(PROFILE, source(cell))] == []
 
 
-@plain
+@lesson
 def test_three_exercises_are_solved_out_of_sight_and_one_trains(path):
     _, code = load(path)
     solved = solutions(code)
@@ -226,19 +217,19 @@ def test_three_exercises_are_solved_out_of_sight_and_one_trains(path):
         assert cell["metadata"]["jupyter"]["source_hidden"] is True and source(cell).startswith("# @title ")
 
 
-@plain
-def test_a_plain_lesson_has_cells_whose_output_is_checked(path):
+@lesson
+def test_a_lesson_has_cells_whose_output_is_checked(path):
     _, code = load(path)
     assert sum(map(checked, code)) >= 4
 
 
-@plain
-def test_a_plain_lesson_asserts_nothing_before_its_results_are_saved(path):
+@lesson
+def test_a_lesson_asserts_nothing_before_its_results_are_saved(path):
     assert_nothing_asserted_between(load(path)[1], "trainer.train(", "course.save_results(")
 
 
-@plain
-def test_every_setting_of_a_plain_lesson_is_read(path):
+@lesson
+def test_every_setting_is_read(path):
     """A key that nothing reads would be a promise that nothing keeps."""
     keys = {keyword.arg for keyword in call(path, "course.settings").keywords}
     assert keys - attributes_of_cfg(program(path)) == set()
@@ -273,65 +264,11 @@ def test_a_lab_has_results_of_a_laptop_run(path):
     assert results["tables"] and all(results["tables"].values()) and results["data"]
 
 
-# ---------------------------------------------------------------- the other lessons
-
-
-@old
-def test_setup_cell_is_the_same_everywhere(path):
-    setups = {source(load(other)[1][0]) for other in OLD}
-    assert len(setups) == 1 and "runtime.setup()" in setups.pop()
-
-
-@old
-def test_sections_come_in_order(path):
-    assert_sections(path, SECTIONS)
-
-
-@old
-def test_cells_are_short(path):
-    _, code = load(path)
-    sizes = [lines(cell) for cell in code]
-    assert statistics.median(sizes) <= 6
-    assert max(len(source(cell).splitlines()) for cell in code) <= 30  # blank ones too: it has to fit on a screen
-
-
-@old
-def test_only_the_configuration_cell_names_the_profiles(path):
-    _, code = load(path)
-    others = [cell for cell in code[1:] if "runtime.configure(" not in source(cell)]
-    assert len(others) == len(code) - 2
-    assert [source(cell) for cell in others if re.search(PROFILE, source(cell))] == []
-
-
-@old
-def test_has_checked_cells_pitfalls_and_solved_exercises(path):
-    notebook, code = load(path)
-    assert sum("# NBVAL_CHECK_OUTPUT" in source(cell).splitlines()[0] for cell in code if cell["source"]) >= 4
-    assert len(solutions(code)) == 3
-    assert len(re.findall(r"^### Pitfall", prose(notebook), re.MULTILINE)) >= 1
-    assert "### Exercises" in prose(notebook) and "### Takeaways" in prose(notebook)
-
-
-@old
-def test_nothing_is_asserted_between_training_and_the_saving_of_the_results(path):
-    assert_nothing_asserted_between(load(path)[1], "training.fit(", "report.save_results(")
-
-
-@old
-def test_every_configuration_key_is_read(path):
-    """By the notebook itself or by what trains it; a key that nothing reads would be a promise that nothing keeps."""
-    modules = ("course/runtime", "legacy/runtime", "legacy/training", "legacy/report")
-    readers = (program(path), *(program(ROOT / "shared" / f"{name}.py") for name in modules))
-    # `cfg.get` reads two, since not every caller has them
-    read = {"resume", "accumulate"}.union(*map(attributes_of_cfg, readers))
-    assert {key.value for key in call(path, "runtime.configure").args[1].keys} - read == set()
-
-
 # ---------------------------------------------------------------- make run
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [*PLAIN, *LABS], ids=lambda path: path.stem)
+@every
 def test_make_run_needs_no_more_than_the_bundled_rows(path, tmp_path):
     """Profile laptop with the few rows that the course brings: sizes that tiny never asks for."""
     variables = {"COURSE_DATA": "bundled", "COURSE_OUTPUTS": str(tmp_path), "HF_HUB_OFFLINE": "1"}

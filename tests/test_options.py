@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from shared import data
 from shared.course import forkserver, twins
 from shared.course.runtime import ROOT
-from shared.legacy import data
 
 pytestmark = pytest.mark.slow
 

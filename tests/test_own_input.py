@@ -1,11 +1,13 @@
 """What readers type in themselves: very long, broken, right-to-left, made of emoji. Every family answers, or says what is wrong."""
 
 import pytest
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from shared import qa, text2text
 from shared.course.runtime import CourseError, encodable
-from shared.legacy import causal, data, models, seq2seq
+from tests.tiny import DECODERS, decoder, tokenizer_of
 
 ODD = {
     "NUL bytes": "the train\0 left\0 at nine",
@@ -24,32 +26,16 @@ LONG = SENTENCE * 400_000  # more than 10 million characters
 
 
 @pytest.fixture(scope="module")
-def texts():
-    return data.bundled_split("ag_news", "train")["text"]
+def reader():
+    name = "google-bert/bert-base-uncased"
+    torch.manual_seed(0)
+    return AutoModelForQuestionAnswering.from_pretrained(name).eval(), AutoTokenizer.from_pretrained(name)
 
 
 @pytest.fixture(scope="module")
-def encoder(texts):
-    model, tokenizer, _ = models.load_encoder("bert", "random", ["one", "two"], tokenizer_texts=texts, seed=0)
-    return model, tokenizer
-
-
-@pytest.fixture(scope="module")
-def reader(texts):
-    model, tokenizer, _ = models.load_encoder("bert", "random", None, head="spans", tokenizer_texts=texts, seed=0)
-    return model.eval(), tokenizer
-
-
-@pytest.fixture(scope="module")
-def writers(texts):
-    both = [seq2seq.load_seq2seq("t5-small", "random", tokenizer_texts=texts, seed=0)[:2]]
-    return [*both, causal.load_causal("llama-3.2-1b", "random", tokenizer_texts=texts, seed=0)[:2]]
-
-
-@odd
-def test_an_encoder_gives_all_its_labels(encoder, text):
-    (answer,) = models.classify(*encoder, [text], max_length=64)
-    assert {label for label, _ in answer} == {"one", "two"} and sum(p for _, p in answer) == pytest.approx(1)
+def writers():
+    name = "google-t5/t5-small"
+    return [(AutoModelForSeq2SeqLM.from_pretrained(name).eval(), tokenizer_of(name)), (decoder(DECODERS[1]), tokenizer_of(DECODERS[1]))]
 
 
 @odd
@@ -64,22 +50,13 @@ def test_answers_are_cut_out_of_the_very_text(reader, text):
 @odd
 def test_writers_end_and_give_text(writers, text):
     for model, tokenizer in writers:
-        sources = [text]
-        if not model.config.is_encoder_decoder:
-            sources, _ = text2text.encode_prompts([("Text: ", text, "\nTitle:")], tokenizer, 96)
-        written = text2text.generate(model, tokenizer, sources, max_new_tokens=8)
+        written = text2text.generate(model, tokenizer, [text], max_new_tokens=8)
         assert len(written.texts) == 1 and isinstance(written.texts[0], str)
         written.texts[0].encode("utf8")  # can be shown and saved
 
 
 @pytest.mark.parametrize("times", [4_000, pytest.param(400_000, marks=pytest.mark.slow)])
-def test_a_book_is_cut_and_said(encoder, writers, capsys, times):
-    (answer,) = models.classify(*encoder, [SENTENCE * times], max_length=64)
-    assert sum(p for _, p in answer) == pytest.approx(1)
-    assert "1 of 1 texts were longer than 64 tokens and lost their right end" in capsys.readouterr().out
-    _, tokenizer = writers[1]
-    (ids,), cut = text2text.encode_prompts([("Text: ", SENTENCE * times, "\nTitle:")], tokenizer, 64)
-    assert cut == 1 and len(ids) == 64 and tokenizer.decode(ids).endswith("Title:")
+def test_a_book_is_cut_and_said(writers, capsys, times):
     written = text2text.generate(*writers[0], [SENTENCE * times], max_new_tokens=2, max_source=64)
     assert len(written.texts) == 1 and "1 of 1 sources did not fit into 64 tokens and lost their right end" in capsys.readouterr().out
 
@@ -99,9 +76,7 @@ def test_ten_million_characters_are_read_to_their_end(reader, monkeypatch):
 
 
 @pytest.mark.parametrize("nothing", ["", "  \n\t", "\u2003", None, 7])
-def test_nothing_is_no_text(encoder, reader, writers, nothing):
-    with pytest.raises(CourseError, match="is empty"):
-        models.classify(*encoder, [nothing])
+def test_nothing_is_no_text(reader, writers, nothing):
     with pytest.raises(CourseError, match="context is empty"):
         qa.answer(*reader, "when?", nothing)
     for model, tokenizer in writers:

@@ -25,16 +25,6 @@ HISTORY = [
     {"step": 30, "eval_loss": 0.9, "eval_accuracy": 0.6, "eval_macro_f1": 0.75},
     {"step": 30, "train_loss": 1.15, "train_runtime": 3.0},
 ]
-TABLE = [
-    {
-        "class": name,
-        "precision": {"value": 0.8, "low": 0.75, "high": 0.9},
-        "recall": {"value": 0.6 + i / 10, "low": 0.5, "high": 0.95},
-        "f1": {"value": 0.7, "low": 0.6, "high": 0.8},
-        "support": 10,
-    }
-    for i, name in enumerate(NAMES)
-]
 BINS = {
     "confidence": np.array([0, 0, 0.5, 0, 0.9]),
     "accuracy": np.array([0, 0, 0.4, 0, 0.95]),
@@ -69,11 +59,8 @@ SIZES = [
 ]
 GROUPS = {"model": [0.2, 0.6], "Lead-3": [0.0, 0.1], "references": [0.1, 0.5]}
 FIGURES = {
-    "class_counts": (lambda: plots.class_counts({"train": [3, 4, 5, 6]}, NAMES), 1),
-    "lengths": (lambda: plots.lengths(np.arange(10, 60), 48), 1),
     "learning_curve": (lambda: plots.learning_curve(HISTORY), 2),
     "confusion": (lambda: plots.confusion(np.arange(16).reshape(4, 4), NAMES), 1),
-    "class_scores": (lambda: plots.class_scores(TABLE), 1),
     "reliability": (lambda: plots.reliability(BINS, 0.123), 1),
     "comparison": (lambda: plots.comparison(SCORES, "accuracy"), 1),
     "weights": (lambda: plots.weights({"null odds": 0.9, "words": -1.2, "names": 0.1}, "weight"), 1),
@@ -84,7 +71,6 @@ FIGURES = {
     "stride_sweep": (lambda: plots.stride_sweep(STRIDES, 64), 2),
     "curves": (lambda: plots.curves(np.arange(3), CURVES, ("threshold", "score", "a title"), {"in use": 1.0}), 1),
     "grouped_bars": (lambda: plots.grouped_bars(GROUPS, ["words", "pairs"], ("share", "a title")), 1),
-    "length_pairs": (lambda: plots.length_pairs(np.arange(5, 40), np.arange(4, 39), ("English", "Indonesian")), 2),
     "distributions": (lambda: plots.distributions(LENGTHS, "ratio", "Length ratio", (0, 2.5)), 2),
     "size_curve": (lambda: plots.size_curve(SIZES, ("bleu", "chrf")), 2),
     "token_logits": (lambda: plots.token_logits(["the", "lord", "."], np.array([1.0, 3.0, -1.0]), np.array([0.0, 2.0, 0.5])), 1),
@@ -195,35 +181,9 @@ def test_a_plot_that_cannot_be_written_leaves_the_old_one_and_no_rest(tmp_path, 
 
 def test_saving_again_replaces_the_file(tmp_path):
     first = plots.save(plots.comparison(SCORES, "accuracy"), tmp_path, "same").read_bytes()
-    second = plots.save(plots.class_scores(TABLE), tmp_path, "same").read_bytes()
+    second = plots.save(plots.learning_curve(HISTORY), tmp_path, "same").read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["same.png"]
     assert first != second
-
-
-def test_class_counts_draws_a_bar_a_class_and_split_side_by_side():
-    counts = {"train": [30, 20, 10, 5], "validation": [4, 3, 2, 1_000]}
-    (axes,) = plots.class_counts(counts, NAMES).axes
-    assert [[bar.get_width() for bar in container] for container in axes.containers] == list(counts.values())
-    assert ticks(axes.get_yticklabels()) == NAMES
-    assert legend(axes) == list(counts)
-    edges = [(bar.get_y(), bar.get_y() + bar.get_height()) for k in zip(*axes.containers, strict=True) for bar in k]
-    assert all(end <= start + 1e-9 for (_, end), (start, _) in itertools.pairwise(edges))
-    middles = [np.mean([edges[2 * k][0], edges[2 * k + 1][1]]) for k in range(4)]
-    np.testing.assert_allclose(axes.get_yticks(), middles)
-
-
-def test_lengths_draws_every_row_the_limit_and_the_percentile():
-    tokens = np.array([10] * 90 + [60] * 8 + [500] * 2)
-    (axes,) = plots.lengths(tokens, limit=64, percentile=90).axes
-    drawn = [(bar.get_x(), bar.get_x() + bar.get_width(), bar.get_height()) for bar in axes.patches]
-    assert sum(rows for *_, rows in drawn) == 100
-    assert next(rows for left, right, rows in drawn if left <= 10 < right) == 90
-    assert all(left == int(left) and right - left == 2 for left, right, _ in drawn), "whole tokens"
-    assert drawn[-1][2] == 2
-    limit, mark = axes.lines
-    assert list(limit.get_xdata()) == [64, 64]
-    assert list(mark.get_xdata()) == [np.percentile(tokens, 90)] * 2
-    assert legend(axes) == ["cut at 64 tokens (2.0% of rows)", "90th percentile: 15"]
 
 
 def test_learning_curve_draws_losses_and_scores_over_their_steps():
@@ -291,20 +251,6 @@ def test_confusion_of_a_class_without_rows():
     assert [text.get_text() for text in axes.texts] == ["0\n0.0%", "0\n0.0%", "1\n25.0%", "3\n75.0%"]
 
 
-def test_class_scores_draws_values_with_their_intervals():
-    figure = plots.class_scores(TABLE)
-    (axes,) = figure.axes
-    assert legend(axes) == ["precision", "recall", "F1"]
-    assert ticks(axes.get_yticklabels()) == NAMES
-    for key, container in zip(("precision", "recall", "f1"), axes.containers, strict=True):
-        points, _, (bars,) = container.lines
-        np.testing.assert_allclose(points.get_xdata(), [row[key]["value"] for row in TABLE])
-        ends = [[segment[0][0], segment[1][0]] for segment in bars.get_segments()]
-        np.testing.assert_allclose(ends, [[row[key]["low"], row[key]["high"]] for row in TABLE])
-        np.testing.assert_allclose(points.get_ydata(), np.arange(4), atol=0.3)
-    assert figure.get_suptitle() == "F1 is highest for World (0.70), lowest for World (0.70)"
-
-
 def test_reliability_draws_bins_with_enough_rows_and_tells_the_others():
     figure = plots.reliability(BINS, 0.1234)
     (axes,) = figure.axes
@@ -370,14 +316,6 @@ def test_comparison_draws_a_value_outside_its_interval():
     """A percentile interval need not hold its value: a bootstrapped macro-F1 is biased where a class is small."""
     (axes,) = plots.comparison({"BERT": {"value": 0.5, "low": 0.6, "high": 0.7}}, "macro-F1").axes
     assert [bar.get_width() for bar in axes.patches] == [0.5]
-
-
-def test_class_scores_draws_no_interval_below_a_value_that_lies_below_it():
-    scores = {key: {"value": 0.5, "low": 0.6, "high": 0.7} for key in ("precision", "recall", "f1")}
-    (axes,) = plots.class_scores([{"class": "rare"} | scores]).axes
-    _, _, (bars,) = axes.containers[0].lines
-    ((low, high),) = [(segment[0][0], segment[1][0]) for segment in bars.get_segments()]
-    assert (low, high) == pytest.approx((0.5, 0.7))
 
 
 # multi-label
@@ -510,16 +448,6 @@ def test_null_odds_draws_every_question_of_both_groups_and_the_threshold():
     assert sum(heights(alone.containers[0])) == 2
 
 
-# translation
-
-
-def test_length_pairs_marks_the_diagonal_and_the_median_ratio():
-    left, right = plots.length_pairs(np.array([10, 20, 40]), np.array([10, 10, 80]), ("English", "Indonesian")).axes
-    assert left.lines[1].get_xdata().tolist() == [10, 20, 40] and left.lines[1].get_ydata().tolist() == [10, 10, 80]
-    assert right.lines[0].get_label() == "median 1.00"
-    assert "Indonesian / English" in right.get_xlabel()
-
-
 def test_distributions_share_their_bins_and_height_and_keep_what_is_outside():
     figure = plots.distributions(LENGTHS, "ratio", "Length ratio", (0, 2.5))
     first, second = figure.axes
@@ -606,8 +534,6 @@ def test_figures_have_room_for_the_classes_of_a_readers_file(classes, tmp_path):
     table = [{"class": name, "label": name, "precision": part, "recall": part, "f1": part, "support": 10, "tier": "good"} for name in names]
     figures = {
         "confusion": plots.confusion(matrix, names),
-        "counts": plots.class_counts({"train": [5] * classes, "test": [2] * classes}, names),
-        "scores": plots.class_scores(table),
         "label_f1": plots.label_f1(table),
     }
     for name, figure in figures.items():

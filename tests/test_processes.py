@@ -14,10 +14,8 @@ import pytest
 from nbclient import NotebookClient
 
 from shared.course import runtime
-from shared.course.runtime import ROOT, CourseError
-from shared.legacy import training
-from tests.programs import LABS, NOTEBOOKS
-from tests.tiny_training import BERT, config
+from shared.course.runtime import ROOT
+from tests.programs import LESSONS
 
 SCHEMA = json.loads((ROOT / "tests" / "results.schema.json").read_text(encoding="utf8"))
 LAUNCH = [sys.executable, "-m", "torch.distributed.run"]  # what `accelerate launch` calls for GPUs; for a CPU it starts one process alone
@@ -43,14 +41,15 @@ def launched(folder, processes: int, *command: str) -> str:
 
 def curve(folder, name: str) -> dict[str, np.ndarray]:
     history = json.loads((folder / name / "logs" / "history.json").read_text(encoding="utf8"))
-    keys = ("loss", "grad_norm", "eval_loss", "eval_macro_f1")
+    keys = ("loss", "grad_norm", "eval_loss", "eval_accuracy")
     return {key: np.array([row[key] for row in history if key in row]) for key in keys}
 
 
 @pytest.mark.slow
 def test_two_processes_with_the_same_batch_have_the_curve_of_one(tmp_path):
-    run(tmp_path, sys.executable, "-m", "tests.tiny_training", "one", "--dropout", "0")
-    launched(tmp_path, 2, "tests.tiny_training", "two", "--dropout", "0")
+    alike = ("--dropout", "0", "--random")
+    run(tmp_path, sys.executable, "-m", "tests.tiny_training", "one", *alike)
+    launched(tmp_path, 2, "tests.tiny_training", "two", *alike)
     one, two = curve(tmp_path, "one"), curve(tmp_path, "two")
     assert len(one["loss"]) == 24 and one["loss"][-1] < one["loss"][0]
     for key in one:
@@ -60,7 +59,7 @@ def test_two_processes_with_the_same_batch_have_the_curve_of_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lesson", [path.parent for path in NOTEBOOKS if path not in LABS], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("lesson", [path.parent for path in LESSONS], ids=lambda folder: folder.name)
 def test_every_lesson_runs_in_two_processes_and_writes_once(tmp_path, lesson):
     name = f"{lesson.parent.name}/{lesson.name}"
     if lesson.parent.name == "task-3":
@@ -90,16 +89,6 @@ def wrote_once(outputs, lesson, printed: str) -> None:
     committed = json.loads((lesson / "results" / "laptop.json").read_text(encoding="utf8"))
     assert results["metrics"].keys() == committed["metrics"].keys() and results["history"]
     assert (folder / "report.md").is_file() and (folder / f"{lesson.name.replace('-', '_')}.ipynb").is_file()
-
-
-def test_a_batch_is_shared_by_all_processes(monkeypatch, tmp_path):
-    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    folder = runtime.run_folder(config())
-    monkeypatch.setattr(runtime, "processes", lambda: 4)
-    found = training.arguments(config(batch_size=8), folder, BERT, rows=50)
-    assert (found.per_device_train_batch_size, found.per_device_eval_batch_size, found.eval_steps) == (2, 4, 3)
-    with pytest.raises(CourseError, match="batch_size=6 cannot be shared by 4 processes: choose a multiple of 4"):
-        training.arguments(config(batch_size=6), folder, BERT, rows=50)
 
 
 def test_one_process_asks_nobody():

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 import tracemalloc
@@ -12,9 +13,9 @@ from tokenizers.models import WordLevel
 
 from shared import data as data_rooms
 from shared import metrics, qa
+from shared.course import twins
 from shared.course.rows import squad_answers
 from shared.course.runtime import CourseError
-from shared.legacy import data, models
 
 SQUAD = Features(
     {name: Value("string") for name in ("id", "title", "context", "question")}
@@ -23,6 +24,10 @@ SQUAD = Features(
 PLAIN = ["the", "bridge", "was", "closed", "in", "1987,", "Zürich", "“quoted”", "co-op", "don't", "river.", "and", "an", "old", "keeper"]
 ODD = ["é", "e\u0301", "cafe\u0301", "😀", "😀😀", "👩‍👩‍👧", "가나", "ﬁ", "½", "a\u0301\u0323b", "東京都", "x😀y", "—", "[SEP]", "\u200b"]
 GAPS = [" ", " ", " ", " ", "  ", "\n", "\u00a0", " \t "]
+IDS = {
+    "bert": "google-bert/bert-base-uncased", "roberta": "FacebookAI/roberta-base", "xlnet": "xlnet/xlnet-base-cased",
+    "deberta": "microsoft/deberta-base", "modernbert": "answerdotai/ModernBERT-base", "mpnet": "sentence-transformers/all-mpnet-base-v2",
+}  # fmt: skip
 KINDS = ["bert", "roberta", "xlnet"]  # CLS first and one separator, two separators, CLS last and padding on the left
 
 
@@ -67,7 +72,7 @@ def row(context="The old bridge was closed in 1987.", question="When was it clos
 
 
 def bundled(name: str, split: str) -> list[dict]:
-    lines = (data.BUNDLED / name / f"{split}.jsonl").read_text(encoding="utf8").split("\n")
+    lines = (data_rooms.BUNDLED / name / f"{split}.jsonl").read_text(encoding="utf8").split("\n")
     return [json.loads(line) for line in lines if line]
 
 
@@ -76,7 +81,9 @@ def tokenizers():
     """A tiny tokenizer of every kind, trained on the bundled texts and the odd words."""
     texts = sorted({row[column] for row in bundled("squad", "train") for column in ("context", "question")})
     texts += [" ".join(ODD + PLAIN)] * 20
-    return {name: models.tiny_tokenizer(models.ENCODERS[name], texts) for name in [*KINDS, "deberta", "modernbert", "mpnet"]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(twins, "bundled_texts", lambda: texts)
+        return {name: twins._tokenizer(twins.TWINS[model_id]) for name, model_id in IDS.items()}
 
 
 @pytest.fixture(params=KINDS)
@@ -204,7 +211,7 @@ def random_logits(rng, windows, kind: str):
 # windows
 
 
-@pytest.mark.parametrize("name", [*KINDS, "deberta", "modernbert", "mpnet"])
+@pytest.mark.parametrize("name", IDS)
 def test_windows_and_positions_equal_the_librarys_and_plain_loops(tokenizers, name):
     tokenizer, rng = tokenizers[name], np.random.default_rng(1)
     split_answers = 0
@@ -506,7 +513,7 @@ def test_other_windows_that_cannot_be(tokenizers):
         qa.eval_features(rows, tokenizers["bert"], 64, -1)
     with pytest.raises(CourseError, match="max_length 2 with stride 0 makes no progress: beside 3 special tokens a window holds 0"):
         qa.eval_features(rows, tokenizers["bert"], 2, 0)
-    tokenizer = models.tiny_tokenizer(models.ENCODERS["bert"], ["a bridge"])
+    tokenizer = copy.deepcopy(tokenizers["bert"])
     tokenizer.model_max_length = 48
     with pytest.raises(CourseError, match=r"^max_length 64 is more than the model's 48 positions: lower it$"):
         qa.eval_features(rows, tokenizer, 64, 8)
@@ -728,13 +735,10 @@ def test_logits_that_do_not_belong_to_the_windows(tokenizers):
 
 def tiny_model(tokenizer, name: str):
     """A question-answering model of two layers with random weights."""
-    spec = models.ENCODERS[name]
     torch.manual_seed(0)
-    settings = spec.tiny | {k: v for k, v in spec.tiny_extra.items() if k != "first_position"}
-    if name != "xlnet":
-        settings["max_position_embeddings"] = 256
+    settings = twins.TWINS[IDS[name]].sizes | ({} if name == "xlnet" else {"max_position_embeddings": 256})
     config = transformers.AutoConfig.for_model(
-        spec.model_type, vocab_size=len(tokenizer), initializer_range=0.5, pad_token_id=tokenizer.pad_token_id, **settings
+        name, vocab_size=len(tokenizer), initializer_range=0.5, pad_token_id=tokenizer.pad_token_id, **settings
     )
     return transformers.AutoModelForQuestionAnswering.from_config(config).float().eval()
 
@@ -782,7 +786,7 @@ def test_answer_to_a_reader_who_left_something_out(tokenizers):
 
 
 def test_answer_of_a_model_without_the_head(tokenizers):
-    config = transformers.AutoConfig.for_model("bert", vocab_size=len(tokenizers["bert"]), **models.ENCODERS["bert"].tiny)
+    config = transformers.AutoConfig.for_model("bert", vocab_size=len(tokenizers["bert"]), **twins.TWINS[IDS["bert"]].sizes)
     model = transformers.AutoModelForSequenceClassification.from_config(config)
     message = "^BertForSequenceClassification has no start and end logits: load it with AutoModelForQuestionAnswering$"
     with pytest.raises(CourseError, match=message):

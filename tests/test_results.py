@@ -16,8 +16,6 @@ import pytest
 from shared import plots
 from shared.course import report, runtime
 from shared.course.runtime import ROOT, CourseError
-from shared.legacy import report as old_report
-from shared.legacy.runtime import Clock, Config
 
 SCHEMA = json.loads((Path(__file__).parent / "results.schema.json").read_text(encoding="utf8"))
 FRACTIONS = {"accuracy", "macro_f1", "micro_f1", "weighted_f1", "exact_match", "f1"}
@@ -355,13 +353,11 @@ def test_a_hostile_folder_name_is_inert_in_every_table_and_report(checkout):
 
 @pytest.fixture
 def finished(tmp_path, monkeypatch):
-    """A run at its last cell: what `save_results` takes."""
+    """A run at its last cell: what `write_results` takes."""
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path))
-    cfg = Config("task-1/demo", "tiny", {"seed": 0})
     run = runtime.RunFolder(tmp_path / "the-run")
     run.logs.mkdir(parents=True)
-    values = {"data": {}, "model": {}, "clock": Clock(), "history": [], "metrics": {}, "baselines": {}}
-    return run, cfg, values | {"figures": {"seeds": plots.seeds({"plain": [0.5]}, "accuracy")}}
+    return run, {"lesson": "task-1/demo", "seed": 0}, {"seeds": plots.seeds({"plain": [0.5]}, "accuracy")}
 
 
 def full_disk(target: Path, *_, **__):
@@ -373,7 +369,7 @@ def full_disk(target: Path, *_, **__):
 
 @pytest.mark.parametrize("place", ["pathlib.Path.write_bytes", "pathlib.Path.write_text"])
 def test_a_full_disk_names_the_cure_and_leaves_nothing_half_written(finished, monkeypatch, place):
-    run, cfg, values = finished
+    run, results, figures = finished
 
     def files() -> set[str]:
         return {path.name for path in run.path.rglob("*") if path.is_file()}
@@ -382,19 +378,10 @@ def test_a_full_disk_names_the_cure_and_leaves_nothing_half_written(finished, mo
     with monkeypatch.context() as disk:
         disk.setattr(place, full_disk)
         with pytest.raises(CourseError, match=message):
-            old_report.save_results(run, cfg, **values)
+            report.write_results(run, results, figures)
     assert files() == (set() if "bytes" in place else {"seeds.png"})
-    old_report.save_results(run, cfg, **values)  # the same cell once more: nothing of what was computed is gone
+    report.write_results(run, results, figures)  # the same cell once more: nothing of what was computed is gone
     assert files() == {"seeds.png", "figures.json", "results.json"} and json.loads((run.path / "results.json").read_text())["seed"] == 0
-
-
-def test_a_stage_whose_record_finds_the_disk_full_can_be_done_again(finished, monkeypatch):
-    run, *_ = finished
-    with monkeypatch.context() as disk:
-        disk.setattr("pathlib.Path.write_text", full_disk)
-        with pytest.raises(CourseError, match="No space left on device"):
-            old_report.once(run, "stage", lambda: {"loss": 0.5})
-    assert old_report.once(run, "stage", lambda: {"loss": 0.5}) == {"loss": 0.5}
 
 
 def test_numbers_are_shown_in_their_unit():
@@ -405,6 +392,11 @@ def test_numbers_are_shown_in_their_unit():
     assert (report.duration(47.2), report.duration(740)) == ("47 s", "12.3 min")
     kept = report.environment(Path()).from_string("{{ m | interval }} {{ m | interval(2) }}").render(m=metric)  # never broken in two
     assert kept.count(" ") == 1 and plain(kept) == "92.5 % [91.9, 93.1] 92.53 % [91.93, 93.10]"
+
+
+def test_rouge_is_shown_in_points():
+    metric = {"value": 38.31, "low": 37.0, "high": 39.02}
+    assert report.points_with_interval(metric) == report.shown_metric("rouge1", metric) == "38.3 [37.0, 39.0]"
 
 
 def test_what_is_not_finite_becomes_null(tmp_path):
@@ -436,16 +428,10 @@ def contender(checkout, lesson, **changes):
     return results
 
 
-def refusing(f1, rows=100, fingerprint="a" * 16):
-    """Data and tables of a lesson with a SQuAD v2 part."""
+def refusing(rows=100, fingerprint="a" * 16):
+    """The data of a lesson that is scored on as many rows as the lab."""
     part = {"source": "folder", "fingerprint": fingerprint}
-    metric = {"value": f1, "low": f1 - 0.05, "high": f1 + 0.05}
-    return {
-        "data": {"train": part | {"rows": 900}, "validation": part | {"rows": 2 * rows}},
-        "tables": {"v2": [{"system": "never refuse", "f1": metric | {"value": 0.9}},
-                          {"system": "always refuse", "f1": metric | {"value": 0.5}},
-                          {"system": report.REPORTED_V2[0], "f1": metric}], "v2_threshold": [{"reported_on": rows}]},
-    }
+    return {"data": {"train": part | {"rows": 900}, "test": part | {"rows": rows}}}
 
 
 def lab_contender(checkout, f1, rows=100):
@@ -494,7 +480,7 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
 
 def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checkout):
     lab_contender(checkout, 0.61)
-    contender(checkout, "task-3/llm-squad-v2", **refusing(0.55))
+    contender(checkout, "task-3/llm-squad-v2", **refusing())
     table = plain(report.families_table(checkout, checkout)).splitlines()
     rows = [row for row in table if row.startswith("| Answer or refuse")]
     assert len(rows) == 2 and "F1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
@@ -503,9 +489,9 @@ def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checko
     assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
 
 
-def test_families_notice_another_half_and_other_rows(checkout):
+def test_families_notice_other_rows(checkout):
     lab_contender(checkout, 0.61)
-    contender(checkout, "task-3/llm-squad-v2", **refusing(0.55, fingerprint="b" * 16))
+    contender(checkout, "task-3/llm-squad-v2", **refusing(fingerprint="b" * 16))
     assert "must not be compared" in report.families_table(checkout, checkout).splitlines()[-1]
 
 
@@ -526,14 +512,3 @@ def test_the_readme_has_the_families_between_its_markers(checkout):
     readme.write_text(readme.read_text() + "<!-- families:start -->\nstale\n<!-- families:end -->\n")
     text = report.rendered(checkout)[readme]
     assert "stale" not in text and "| Topic of a text (AG News) | encoder |" in text
-
-
-def test_work_is_done_once_and_then_read_from_its_record(tmp_path):
-    run, calls = runtime.RunFolder(tmp_path, resumed=False), []
-    run.logs.mkdir(parents=True)
-    first, again = (old_report.once(run, "stage", lambda: calls.append(1) or {"loss": 0.5}) for _ in range(2))
-    assert first == again == {"loss": 0.5} and len(calls) == 1
-    run.logs.joinpath("stage.json").unlink()
-    with pytest.raises(ZeroDivisionError):
-        old_report.once(run, "stage", lambda: 1 / 0)
-    assert not (run.logs / "stage.json").exists()  # what failed leaves no record

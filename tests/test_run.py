@@ -17,8 +17,6 @@ from matplotlib.figure import Figure
 
 from shared.course import forkserver, report, run, runtime
 from shared.course.runtime import ROOT, CourseError
-from shared.legacy import report as old_report
-from shared.legacy.runtime import Clock, Config
 
 
 @pytest.fixture(autouse=True)
@@ -113,8 +111,15 @@ def test_a_tilde_in_course_outputs_is_the_home_folder(monkeypatch, tmp_path):
 # ---------------------------------------------------------------- whole runs of a small notebook
 
 
-SETUP = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom shared.legacy import runtime, report"
-CONFIGURE = 'cfg = runtime.configure("task-9/demo", {"model": ("bert",) * 3, "epochs": (1.0,) * 3, "seed": (0,) * 3, "resume": ("",) * 3})'
+SETUP = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(ROOT)!r})
+from shared import course
+from shared.course import report, runtime
+sys.modules["shared.course.settings"].ROOT = Path.cwd().parents[1]  # where profiles.toml is
+"""
+SETTINGS = 'cfg = course.settings(f"task-9/{Path.cwd().name}", model="bert", epochs=1.0)'
 
 
 def lesson(root: Path, name: str, *cells: str) -> Path:
@@ -125,17 +130,18 @@ def lesson(root: Path, name: str, *cells: str) -> Path:
         headed += [nbformat.v4.new_markdown_cell(f"## {i}. Part {i}"), nbformat.v4.new_code_cell(cell)]
     nbformat.write(nbformat.v4.new_notebook(cells=headed), folder / f"{name}.ipynb")
     (folder / "report.md.j2").write_text("{% set title = 'Demo' %}accuracy {{ r.metrics.accuracy | ci }}")
+    (folder / "profiles.toml").write_text("")
     return folder
 
 
 NOTHING = (nbformat.v4.new_notebook(), None)  # an executed notebook and no error
 RESULTS = """
 from matplotlib.figure import Figure
-run = runtime.run_folder(cfg)
-clock = runtime.Clock()
-with clock("train"): runtime.progress(step=3, of=7)
-report.save_results(run, cfg, data={}, model={}, clock=clock, history=[], baselines={}, figures={"demo": Figure()},
-                    metrics={"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}})
+run = course.run_folder(cfg)
+runtime.progress(step=3, of=7)
+results = {"lesson": cfg.lesson, "profile": cfg.profile, "config": {**cfg, "overrides": cfg.overrides}, "data": {}, "model": {},
+           "seconds": {}, "history": [], "metrics": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}, "baselines": {}}
+report.write_results(run, results, {"demo": Figure()})
 """
 
 
@@ -157,11 +163,11 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_a_failure_is_one_line_with_cause_and_section_and_stops(checkout, capsys):
-    lesson(checkout, "broken", "runtime.setup()\n" + CONFIGURE)
-    lesson(checkout, "later", CONFIGURE)
+    lesson(checkout, "broken", "course.setup()\n" + SETTINGS)
+    lesson(checkout, "later", SETTINGS)
     assert run.main(["broken", "later", "--jobs", "1", "--set", "epoch=2"]) == 1
     out = capsys.readouterr().out
-    cause = "unknown --set key of task-9/demo 'epoch': did you mean 'epochs'?"
+    cause = "unknown --set key of task-9/broken 'epoch': did you mean 'epochs'?"
     assert re.search(rf"FAILED  task-9/broken  in 2\. Part 2, cell 4/4, after \d+ s: {re.escape(cause)}", out)
     assert "later" not in out.split("FAILED")[1].split("lessons ran")[0]
     assert "0 of 2 lessons ran" in out
@@ -173,7 +179,7 @@ def test_a_failure_is_one_line_with_cause_and_section_and_stops(checkout, capsys
 def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(checkout, capsys):
     """And it runs, with --keep-going, although the lesson before it failed."""
     lesson(checkout, "broken", "raise ValueError('no such luck')")
-    folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
+    folder = lesson(checkout, "demo", SETTINGS, RESULTS)
     before = {path: path.read_bytes() for path in folder.iterdir()}
     processes = psutil.Process().children()
     assert run.main(["broken", "demo", "--keep-going", "--profile", "tiny", "--set", "epochs=2"]) == 1
@@ -208,8 +214,8 @@ def test_two_lessons_run_at_a_time_and_share_the_cores(checkout, capsys, monkeyp
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
     threads = "import os; assert os.environ['OMP_NUM_THREADS'] == '2'"
-    lesson(checkout, "one", CONFIGURE, MEET.format(other="other"), RESULTS, threads)
-    lesson(checkout, "other", CONFIGURE, MEET.format(other="one"), RESULTS, threads)
+    lesson(checkout, "one", SETTINGS, MEET.format(other="other"), RESULTS, threads)
+    lesson(checkout, "other", SETTINGS, MEET.format(other="one"), RESULTS, threads)
     assert run.main(["one", "other", "--jobs", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("ok      task-9/") for line in lines) == 2 and lines[-1].startswith("2 of 2 lessons ran")
@@ -244,24 +250,17 @@ def test_no_job_is_an_error_in_one_line(capsys):
     assert capsys.readouterr().err == "error: --jobs 0 runs nothing: set it to 1 or more\n"
 
 
-def results_in_this_process(folder: Path, **more) -> runtime.RunFolder:
+def results_in_this_process(folder: Path) -> runtime.RunFolder:
     """What RESULTS writes, without a kernel."""
     made = runtime.RunFolder(folder)
-    cfg = Config("task-9/demo", "tiny", {"model": "bert", "seed": 0})
-    metrics = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}
-    old_report.save_results(made, cfg, data={}, model={}, clock=Clock(), history=[], baselines={}, metrics=metrics,
-                        figures={"demo": Figure()}, **more)  # fmt: skip
+    results = {"lesson": "task-9/demo", "profile": "tiny", "config": {"model": "bert", "seed": 0, "overrides": {}}, "data": {}, "model": {},
+               "seconds": {}, "history": [], "metrics": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6}}, "baselines": {}}  # fmt: skip
+    report.write_results(made, results, {"demo": Figure()})
     return made
 
 
-def test_the_precision_of_the_results_is_the_one_that_a_lesson_names(tmp_path):
-    made = results_in_this_process(tmp_path, precision="fp16")
-    environment = json.loads((made.path / "results.json").read_text())["environment"]
-    assert environment["precision"] == "fp16" and "versions" in environment
-
-
 def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, monkeypatch):
-    folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
+    folder = lesson(checkout, "demo", SETTINGS, RESULTS)
     made = results_in_this_process(checkout / "outputs" / "a_bert_demo")
     executed = made.path / "demo.ipynb"
     executed.write_text("executed")
@@ -275,7 +274,7 @@ def test_commit_copies_notebook_results_and_plots_and_withholds_texts(checkout, 
 
 
 def test_a_run_on_the_readers_own_file_is_not_committed(checkout, monkeypatch, capsys):
-    folder = lesson(checkout, "demo", CONFIGURE, RESULTS)
+    folder = lesson(checkout, "demo", SETTINGS, RESULTS)
     made = results_in_this_process(checkout / "outputs" / "a_bert_demo")
     results = json.loads((made.path / "results.json").read_text())
     results["config"] |= {"data": "my.csv", "columns": {"text": "", "label": ""}}
@@ -287,7 +286,7 @@ def test_a_run_on_the_readers_own_file_is_not_committed(checkout, monkeypatch, c
 
 
 def test_a_page_that_cannot_be_written_fails_its_lesson_alone(checkout, monkeypatch, capsys):
-    folders = {name: lesson(checkout, name, CONFIGURE, RESULTS) for name in ("demo", "other")}
+    folders = {name: lesson(checkout, name, SETTINGS, RESULTS) for name in ("demo", "other")}
 
     def execute(path, progress, timeout):
         progress.run_path = str(results_in_this_process(checkout / "outputs" / f"a_bert_{path.stem}").path)

@@ -7,8 +7,6 @@ import platform
 import random
 import re
 import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from importlib import metadata
@@ -22,17 +20,8 @@ import torch
 
 from shared.course import runtime, session
 from shared.course.runtime import CourseError, parse_overrides, run_folder
-from shared.legacy import runtime as legacy
-from shared.legacy.runtime import Clock, Config, configure, convert
+from shared.course.settings import Settings
 
-TABLE = {
-    "model": ("bert", "minilm", "bert"),
-    "train_rows": (120, 2_000, None),
-    "epochs": (1, 2, 3),
-    "learning_rate": (1e-3, 1e-4, 2e-5),
-    "freeze": (False, True, False),
-    "resume": ("", "", ""),
-}
 VARIABLES = ("COURSE_DATA", "COURSE_SET", "COURSE_OUTPUTS", "COURSE_TEXTS", "COURSE_PROGRESS")
 
 
@@ -50,11 +39,11 @@ def plain_machine(monkeypatch):
 def cfg(monkeypatch, tmp_path):
     """A lesson's configuration with all runs below tmp_path/runs."""
     monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path / "runs"))
-    return Config("task-1/ag-news", "tiny", {"model": "bert", "resume": ""})
+    return Settings("task-1/ag-news", "tiny", {"model": "bert", "resume": ""})
 
 
-def resume_cfg(name: str) -> Config:
-    return Config("task-1/ag-news", "tiny", {"model": "bert", "resume": name})
+def resume_cfg(name: str) -> Settings:
+    return Settings("task-1/ag-news", "tiny", {"model": "bert", "resume": name})
 
 
 def pretend_gpu(monkeypatch, capability=(7, 5), name="Tesla T4"):
@@ -67,8 +56,6 @@ def restore_what_setup_sets(monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # whoever else may have imported it
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setenv("HF_DATASETS_OFFLINE", "0")
 
 
 # profile
@@ -92,13 +79,6 @@ def test_former_names_of_profiles_are_understood(monkeypatch, former, name):
     pretend_gpu(monkeypatch)
     monkeypatch.setenv("COURSE_PROFILE", former)
     assert runtime.profile() == name
-
-
-def test_a_lesson_without_the_profile_paper_says_so(monkeypatch):
-    pretend_gpu(monkeypatch)
-    monkeypatch.setenv("COURSE_PROFILE", "paper")
-    with pytest.raises(CourseError, match=r"^task-1/ag-news has no profile paper yet: take colab, with the --set line"):
-        configure("task-1/ag-news", TABLE)
 
 
 def test_unknown_profile_suggests_the_nearest(monkeypatch):
@@ -147,141 +127,16 @@ def test_parse_overrides_refuses_an_open_quote():
         parse_overrides("a='x")
 
 
-@pytest.mark.parametrize(
-    ("text", "row", "expected"),
-    [
-        ("7", (1, 2, 3), 7),
-        ("-7", (1, 2, 3), -7),
-        ("7", (None, 2, 3), 7),
-        ("7", (None, None, None), 7),
-        ("0.25", (0.1, 0.2, 0.3), 0.25),
-        ("2", (0.1, 0.2, 0.3), 2.0),
-        ("1e-5", (0.1, 0.2, 0.3), 1e-5),
-        ("distilbert", ("bert", "bert", "bert"), "distilbert"),
-        ("12", ("bert", "bert", "bert"), "12"),
-        ("true", (False, False, False), True),
-        ("False", (True, True, True), False),
-        ("1", (False, False, False), True),
-        ("0", (True, True, True), False),
-        ("all", (120, 2_000, None), None),
-        ("None", (120, None, None), None),
-        ("all", ("some", "some", "some"), "all"),
-    ],
-)
-def test_convert_takes_the_type_of_the_defaults(text, row, expected):
-    value = convert("key", text, row)
-    assert value == expected
-    assert type(value) is type(expected)
-
-
-@pytest.mark.parametrize("key", ["train_rows", "validation_rows", "test_rows"])
-def test_every_split_can_be_taken_whole(key):
-    assert convert(key, "all", (12, 40, 4_000)) is None
-    assert convert(key, "7", (12, 40, 4_000)) == 7
-
-
-@pytest.mark.parametrize(
-    ("text", "row", "kind", "example"),
-    [
-        ("many", (1, 2, 3), "int", "1"),
-        ("2.5", (1, 2, 3), "int", "1"),
-        ("all", (1, 2, 3), "int", "1"),
-        ("many", (None, None, 9), "int", "9"),
-        ("fast", (0.1, 0.2, 0.3), "float", "0.1"),
-        ("yes", (False, True, True), "bool", "False"),
-    ],
-)
-def test_convert_names_the_wrong_type_and_an_example(text, row, kind, example):
-    with pytest.raises(CourseError, match=rf"--set key={text}: 'key' takes a {kind}, for example key={example}"):
-        convert("key", text, row)
-
-
-def test_convert_takes_a_fraction_where_one_profile_has_a_fraction():
-    assert convert("dropout", "0.2", (0, 0.1, 0.1)) == 0.2
-
-
-# configure
-
-
-@pytest.mark.parametrize(("name", "column"), [("tiny", 0), ("laptop", 1), ("colab", 2)])
-def test_configure_picks_the_profiles_column(monkeypatch, name, column):
-    monkeypatch.setattr(legacy, "profile", lambda: name)
-    cfg = configure("task-1/ag-news", TABLE)
-    assert dict(cfg) == {key: row[column] for key, row in TABLE.items()}
-    assert (cfg.lesson, cfg.profile, cfg.overrides) == ("task-1/ag-news", name, {})
-
-
-def test_configure_prints_all_three_columns_and_marks_the_active(monkeypatch, capsys):
-    monkeypatch.setenv("COURSE_PROFILE", "laptop")
-    configure("task-1/ag-news", TABLE)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["tiny", "[laptop]", "colab"]
-    assert [line.split() for line in lines[1:4]] == [
-        ["model", "bert", "minilm", "bert"],
-        ["train_rows", "120", "2,000", "all"],
-        ["epochs", "1", "2", "3"],
-    ]
-    assert len(lines) == 1 + len(TABLE)
-
-
-def test_configure_applies_records_and_prints_an_override(monkeypatch, capsys):
-    monkeypatch.setenv("COURSE_SET", "epochs=5 train_rows=all")
-    cfg = configure("task-1/ag-news", TABLE)
-    assert (cfg.epochs, cfg.train_rows) == (5, None)
-    assert cfg.overrides == {"epochs": 5, "train_rows": None}
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines if "(--set)" in line] == ["train_rows", "epochs"]
-    (epochs,) = [line.split() for line in lines if line.startswith("epochs")]
-    assert epochs == ["epochs", "1", "2", "3", "->", "5", "(--set)"]
-
-
-def test_configure_keeps_the_columns_of_long_keys_and_values_apart(capsys):
-    long = {"a_key_of_more_than_20_letters": (1, 2, 3), "split": ("validation_matched",) * 3}
-    configure("task-1/ag-news", long)
-    header, *rows = capsys.readouterr().out.splitlines()
-    assert [row.split() for row in rows] == [["a_key_of_more_than_20_letters", "1", "2", "3"], ["split", *["validation_matched"] * 3]]
-    ends = [[match.end() for match in re.finditer(r"\S+", row)][-3:] for row in (header, *rows)]
-    assert ends[0] == ends[1] == ends[2]
-
-
-def test_configure_prints_a_long_value_below_the_table(monkeypatch, capsys):
-    plan, other = "; ".join(f"model=one rate={n}e-3" for n in range(12)), "; ".join(f"rate={n}" for n in range(20))
-    monkeypatch.setenv("COURSE_PROFILE", "laptop")
-    monkeypatch.setenv("COURSE_SET", f"plan='{other}'")
-    configure("task-1/ag-news", {"plan": (plan, plan, plan), "trials": (plan, other, other), "epochs": (1, 2, 3)})
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines[:4])) < 140 and max(map(len, lines[4:])) <= 110
-    assert [line.split()[0] for line in lines[:4]] == ["tiny", "plan", "trials", "epochs"]
-    below = " ".join(line.strip() for line in lines[4:])  # what is in force, whole: the override, not the profile's own
-    assert below == f"plan: {other} trials: {other}"
+# settings
 
 
 def test_a_configuration_is_a_mapping():
-    cfg = Config("lesson", "tiny", {"epochs": 1, "values": 2})
+    cfg = Settings("lesson", "tiny", {"epochs": 1, "values": 2})
     assert (list(cfg.keys()), list(cfg.values()), cfg["values"]) == (["epochs", "values"], [1, 2], 2)
 
 
-def test_configure_does_not_change_the_lessons_table(monkeypatch):
-    monkeypatch.setenv("COURSE_SET", "epochs=5")
-    table = dict(TABLE)
-    configure("task-1/ag-news", table)
-    assert table == TABLE
-
-
-def test_configure_refuses_an_unknown_key_and_suggests_the_nearest(monkeypatch):
-    monkeypatch.setenv("COURSE_SET", "epoch=5")
-    with pytest.raises(CourseError, match=r"unknown --set key of .*ag-news 'epoch': did you mean 'epochs'\? known are"):
-        configure("task-1/ag-news", TABLE)
-
-
-def test_configure_refuses_a_value_of_the_wrong_type(monkeypatch):
-    monkeypatch.setenv("COURSE_SET", "epochs=many")
-    with pytest.raises(CourseError, match=r"--set epochs=many: 'epochs' takes a int, for example epochs=1"):
-        configure("task-1/ag-news", TABLE)
-
-
 def test_config_reads_like_an_object_and_like_a_mapping():
-    cfg = Config("lesson", "tiny", {"epochs": 1, "model": "bert"})
+    cfg = Settings("lesson", "tiny", {"epochs": 1, "model": "bert"})
     assert cfg.epochs == cfg["epochs"] == cfg.get("epochs") == 1
     assert list(cfg) == ["epochs", "model"]
     assert len(cfg) == 2
@@ -404,36 +259,24 @@ def test_environment_holds_versions_device_and_precision(monkeypatch):
 
 
 @pytest.mark.usefixtures("unforced")
-def test_setup_seeds_says_what_it_runs_on_and_keeps_tiny_offline(monkeypatch, capsys):
-    restore_what_setup_sets(monkeypatch)
+def test_two_lines_say_what_a_lesson_runs_on(monkeypatch, capsys):
     pretend_gpu(monkeypatch)
-    legacy.setup(seed=5)
-    after_setup = random.random()
-    random.seed(5)
-    assert after_setup == random.random()
+    runtime.say_where()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "profile tiny on Tesla T4, training precision fp16, seed 5"
+    assert lines[0] == "profile tiny on Tesla T4, training precision fp16"
     assert f"torch {metadata.version('torch')}" in lines[1]
-    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "1"
 
 
 def test_setup_quiets_a_logger_that_exists(monkeypatch):
     restore_what_setup_sets(monkeypatch)
     logger = logging.getLogger(runtime.BITSANDBYTES_LOGGER)
     monkeypatch.setattr(logger, "level", logging.NOTSET)
-    legacy.setup()
+    runtime.quiet()
     assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
     package = importlib.util.find_spec("bitsandbytes")
     if package is not None:
         source = Path(package.origin).parent.joinpath(*runtime.BITSANDBYTES_LOGGER.split(".")[1:]).with_suffix(".py")
         assert "logging.getLogger(__name__)" in source.read_text()
-
-
-def test_setup_leaves_the_network_alone_outside_tiny(monkeypatch):
-    restore_what_setup_sets(monkeypatch)
-    monkeypatch.setenv("COURSE_PROFILE", "laptop")
-    legacy.setup()
-    assert os.environ["HF_HUB_OFFLINE"] == os.environ["HF_DATASETS_OFFLINE"] == "0"
 
 
 @pytest.mark.parametrize(("value", "expected"), [(None, False), ("show", False), ("withhold", True)])
@@ -454,7 +297,7 @@ def test_setup_shows_course_errors_in_a_notebook_in_one_line(monkeypatch):
     restore_what_setup_sets(monkeypatch)
     shell = Mock()
     pretend_kernel(monkeypatch, shell)
-    legacy.setup()
+    runtime.quiet()
     ((kinds, show),) = [call.args for call in shell.set_custom_exc.call_args_list]
     assert kinds == (CourseError,)
     error = CourseError("cause: cure")
@@ -462,11 +305,10 @@ def test_setup_shows_course_errors_in_a_notebook_in_one_line(monkeypatch):
     shell._showtraceback.assert_called_once_with(CourseError, error, ["CourseError: cause: cure"])
 
 
-def test_setup_works_where_ipykernel_is_imported_without_a_shell(monkeypatch, capsys):
+def test_setup_works_where_ipykernel_is_imported_without_a_shell(monkeypatch):
     restore_what_setup_sets(monkeypatch)
     pretend_kernel(monkeypatch, None)
-    legacy.setup()
-    assert capsys.readouterr().out.startswith("profile tiny on cpu")
+    runtime.quiet()
 
 
 # run folder
@@ -488,13 +330,12 @@ def test_run_folder_has_the_documented_name_and_three_folders(cfg, tmp_path, cap
 
 def test_a_run_is_resumed_with_the_settings_it_began_with(cfg, capsys):
     values = dict(cfg) | {"batch_size": 8, "learning_rate": 1e-3, "rows": None}
-    run = run_folder(Config("task-1/ag-news", "tiny", values))
+    run = run_folder(Settings("task-1/ag-news", "tiny", values))
 
     def again(lesson="task-1/ag-news", profile="tiny", **changes):
-        return run_folder(Config(lesson, profile, values | {"resume": run.name} | changes))
+        return run_folder(Settings(lesson, profile, values | {"resume": run.name} | changes))
 
     assert again().path == run.path and again().resumed
-    assert again(batch_size=4, accumulate=2).path == run.path  # as many rows a step, in less memory
     for changes, said in (
         ({"learning_rate": 0.5}, r"learning_rate=0\.001, and now learning_rate is 0\.5"),
         ({"batch_size": 4}, "batch_size=8, and now batch_size is 4"),
@@ -512,7 +353,7 @@ def test_a_run_may_be_trained_for_longer_and_its_results_say_so(cfg, capsys):
     values = dict(cfg) | {"epochs": 2.0, "learning_rate": 1e-3}
 
     def again(name="", **changes):
-        return run_folder(Config("task-1/ag-news", "tiny", values | {"resume": name} | changes))
+        return run_folder(Settings("task-1/ag-news", "tiny", values | {"resume": name} | changes))
 
     run = again()
     assert "longer" not in session._took(run)["tables"]
@@ -652,48 +493,6 @@ def test_run_folder_tells_the_listener_where_it_is(cfg, monkeypatch, tmp_path):
     monkeypatch.setenv("COURSE_PROGRESS", str(tmp_path / "events"))
     run = run_folder(cfg)
     assert json.loads((tmp_path / "events").read_text()) == {"run": str(run.path)}
-
-
-def test_clock_records_seconds_and_peak_memory_of_each_phase():
-    clock = Clock()
-    with clock("idle"):
-        time.sleep(0.05)
-    with clock("busy"):
-        block = np.ones(200 * 2**20, np.uint8)
-        time.sleep(0.3)
-    assert block[-1] == 1
-    assert clock.seconds["idle"] >= 0.05
-    assert 0.3 <= clock.seconds["busy"] < 30
-    assert clock.peak_memory_mb["idle"] > 20  # an interpreter with PyTorch in it
-    assert 150 < clock.peak_memory_mb["busy"] - clock.peak_memory_mb["idle"] < 1_000
-
-
-def test_clock_sees_what_a_short_phase_leaves_behind():
-    clock = Clock()
-    with clock("idle"):
-        pass
-    with clock("short"):
-        block = np.ones(100 * 2**20, np.uint8)
-    assert block[-1] == 1
-    assert clock.peak_memory_mb["short"] - clock.peak_memory_mb["idle"] > 70
-
-
-def test_clock_stops_its_sampler_when_a_phase_fails():
-    threads = threading.active_count()
-    with pytest.raises(KeyError, match="inside"), Clock()("broken"):
-        raise KeyError("inside")
-    assert threading.active_count() == threads
-
-
-def test_clock_reports_the_gpus_peak_where_there_is_one(monkeypatch):
-    pretend_gpu(monkeypatch)
-    allocated = {"peak": 900}  # MiB, left over from the phase before
-    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda *_: allocated.update(peak=0))
-    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda *_: allocated["peak"] * 2**20)
-    clock = Clock()
-    with clock("train"):
-        allocated["peak"] = 512
-    assert clock.peak_memory_mb == {"train": 512.0}
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library gives memory back in its own way")

@@ -1,4 +1,4 @@
-"""The settings of a plain lesson: the notebook's values, a profile's changes, the reader's; what is printed, and what is refused."""
+"""The settings of a lesson: the notebook's values, a profile's changes, the reader's; what is printed, and what is refused."""
 
 import ast
 import re
@@ -8,7 +8,7 @@ import pytest
 
 from shared.course.runtime import CourseError
 from shared.course.settings import Settings, settings
-from tests.programs import PLAIN, program
+from tests.programs import LESSONS, program
 
 module = sys.modules["shared.course.settings"]  # whose name the function has in the package
 LESSON = "task-1/demo"
@@ -150,7 +150,7 @@ def test_a_missing_file_is_named(tmp_path, monkeypatch):
         settings(LESSON, **VALUES)
 
 
-@pytest.mark.parametrize("path", PLAIN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("profile", ["tiny", "laptop", "colab", "paper"])
 def test_every_profile_of_every_lesson_is_read(path, profile, monkeypatch):
     calls = [node for node in ast.walk(ast.parse(program(path))) if isinstance(node, ast.Call)]

@@ -11,12 +11,10 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.programs import OLD, PLAIN
+from tests.programs import START
 
-LESSON = PLAIN[0]
-LESSONS = {"plain": PLAIN[0], "old": OLD[0]}
-# of the helper package what the two kinds of setup cell ask for: `shared/legacy`, and the folder `shared/course`
-HELPERS = "from pathlib import Path\n\ndef setup():\n    print('set up from', Path(__file__).parents[{above}].name)\n"
+# of the helper package what the setup cell asks for: the folder `shared/course`
+HELPERS = "from pathlib import Path\n\ndef setup():\n    print('set up from', Path(__file__).parents[2].name)\n"
 FORK = "https://github.com/someone/their-fork"
 
 
@@ -27,16 +25,7 @@ def git(*arguments: str, cwd) -> None:
 
 def write_helpers(folder) -> None:
     (folder / "course").mkdir(parents=True)
-    (folder / "legacy").mkdir()
-    (folder / "legacy" / "runtime.py").write_text(HELPERS.format(above=2))
-    (folder / "course" / "__init__.py").write_text(HELPERS.format(above=2))
-
-
-@pytest.fixture(params=LESSONS, autouse=True)
-def kind(request, monkeypatch):
-    """Each test with the setup cell of a plain lesson and with that of another one."""
-    monkeypatch.setattr(sys.modules[__name__], "LESSON", LESSONS[request.param])
-    return request.param
+    (folder / "course" / "__init__.py").write_text(HELPERS)
 
 
 @pytest.fixture
@@ -51,7 +40,7 @@ def bare(tmp_path):
 
 
 def setup_cell(repository: str = "OWNER/NAME") -> str:
-    cells = json.loads(LESSON.read_text(encoding="utf8"))["cells"]
+    cells = json.loads(START.read_text(encoding="utf8"))["cells"]
     code = "".join(next(cell["source"] for cell in cells if cell["cell_type"] == "code"))
     lines = [f'REPOSITORY = "{repository}"' if line.startswith("REPOSITORY") else line for line in code.splitlines()]
     return "\n".join(lines)
@@ -177,7 +166,7 @@ def test_another_package_named_shared_is_noticed(bare, tmp_path):
     impostor = tmp_path / "elsewhere" / "shared"
     write_helpers(impostor)
     (impostor / "__init__.py").touch()
-    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.legacy.runtime, shared.course\n"
+    hidden = f"import sys; sys.path.insert(0, {str(impostor.parent)!r}); import shared.course\n"
     done = run_cell(tmp_path / "content", before=hidden, COURSE_REPO=bare)
     assert done.returncode == 1 and "another package named shared hides the course's" in done.stderr
 

@@ -416,6 +416,31 @@ def test_only_an_answer_is_remembered(monkeypatch):
     assert standin.obstacle(address) == ""
 
 
+def dribbles(handler) -> None:
+    for byte in b"HTTP/1.1 200 OK\r\nSlow: " * 9:
+        handler.wfile.write(bytes([byte]))
+        time.sleep(0.1)
+
+
+def test_a_hub_that_answers_too_slowly_or_is_broken_is_given_up_in_time(monkeypatch):
+    assert 0 < standin.HUB_TIMEOUT <= 10  # nobody waits for longer
+    for name in standin.OFFLINE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(standin, "HUB_TIMEOUT", 0.3)
+    with answering(dribbles) as address:
+        started = time.perf_counter()
+        assert standin.obstacle(address) and time.perf_counter() - started < 1.5
+    monkeypatch.setattr(standin, "HUB_TIMEOUT", 5.0)
+    with answering(lambda handler: (handler.send_response(503), handler.end_headers())) as address:
+        assert standin.obstacle(address) == "status 503"
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
+def test_the_hub_is_not_asked_where_it_is_set_offline(monkeypatch, value):
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert standin.obstacle("http://127.0.0.1:9") == "HF_HUB_OFFLINE is set"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -16,10 +16,10 @@ from nbclient import NotebookClient
 from shared.course import report, student
 from shared.course.runtime import ROOT, CourseError
 from tests import links
-from tests.programs import LABS, PLAIN, START
+from tests.programs import LABS, LESSONS, START
 from tests.test_notebooks import checked, load, printed, prose, solutions, source
 
-CHECKED = [path for path in (START, *PLAIN) if student.checks(path.stem if path == START else path.parent.relative_to(ROOT).as_posix())]
+CHECKED = [path for path in (START, *LESSONS) if student.checks(path.stem if path == START else path.parent.relative_to(ROOT).as_posix())]
 with_checks = pytest.mark.parametrize("path", CHECKED, ids=lambda path: path.stem)
 
 
@@ -65,7 +65,7 @@ def test_no_link_of_the_copy_leads_nowhere(copied):
     assert [link for page in links.sources(copied) for link in links.broken_in(page, copied)] == []
 
 
-@pytest.mark.parametrize("path", [START, *PLAIN, *LABS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [START, *LESSONS, *LABS], ids=lambda path: path.stem)
 def test_no_solution_is_left_and_the_other_cells_are_as_they_were(path, copied):
     before, code = load(path)
     after, _ = load(copied / path.relative_to(ROOT))
@@ -83,7 +83,7 @@ def test_no_solution_is_left_and_the_other_cells_are_as_they_were(path, copied):
         assert json.dumps(longest)[1:-1] not in text
 
 
-@pytest.mark.parametrize("path", [START, *PLAIN], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [START, *LESSONS], ids=lambda path: path.stem)
 def test_the_first_answer_cells_name_what_is_asked_for(path, copied):
     after, _ = load(copied / path.relative_to(ROOT))
     answers = [source(cell) for cell in after["cells"] if "answer" in cell["metadata"].get("tags", [])]
@@ -109,7 +109,7 @@ def test_a_check_asks_for_new_names_that_the_solution_defines(path):
 
 
 def test_lessons_of_task_1_have_a_check_for_every_exercise():
-    for path in (START, *(path for path in PLAIN if path.is_relative_to(ROOT / "task-1"))):
+    for path in (START, *(path for path in LESSONS if path.is_relative_to(ROOT / "task-1"))):
         assert len(checks(path)) == len(solutions(load(path)[1]))
 
 

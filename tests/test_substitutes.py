@@ -12,7 +12,6 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from shared import data
 from shared.course import substitutes, twins
 from shared.course.pointer import PointerEncoderDecoder
 from shared.course.standin import Absent, Hub, Missing
@@ -142,8 +141,3 @@ def test_the_stand_in_hub_serves_them_where_models_are_packaged_and_nowhere_else
     assert status == 404 and b"once: python -m shared.course.pretrain course/minilm-pointer-qa" in content
     assert answers["taught"][0] == 200
     assert all(answers["twins", name][0] == 404 for name in ("t5-scratch", "minilm-pointer-qa"))
-
-
-def test_no_legacy_module_is_needed():
-    for module in ("substitutes", "pretrain", "pointer"):
-        assert "legacy" not in (data.BUNDLED.parent / "course" / f"{module}.py").read_text(encoding="utf8")

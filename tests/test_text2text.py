@@ -19,7 +19,6 @@ from transformers import (
     BertConfig,
     BertTokenizer,
     DataCollatorForLanguageModeling,
-    DataCollatorForSeq2Seq,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     GenerationConfig,
@@ -39,13 +38,11 @@ from shared.text2text import (
     _first_line,
     _pad,
     decode,
-    encode_completions,
-    encode_pairs,
-    encode_prompts,
     generate,
     generate_scored,
     label_log_likelihoods,
 )
+from tests.tiny import completion_rows
 
 TEXTS = [
     "The ferry to the island left late.",
@@ -57,7 +54,7 @@ TEXTS = [
     "Snow closed the pass until Friday.",
 ]
 BEFORE, AFTER = "Summarize the article.\nArticle: ", "\nSummary:"
-PROMPTS = [(BEFORE, text, AFTER) for text in TEXTS]
+PROMPTS = [BEFORE + text + AFTER for text in TEXTS]
 COMPLETIONS = [" late ferry", " goats", " wet", " long bread", " dear coffee", " a letter", " snow"]
 
 
@@ -121,51 +118,16 @@ def deaf(tokenizer):
 DECODERS, ENCODER_DECODERS = ("llama", "phi", "gpt2"), ("t5", "bert2bert")
 
 
-# what a model is trained to say
-
-
-def test_pairs_have_the_prefix_their_own_labels_and_eos_at_both_ends():
-    tokenizer = byte_level("$A </s>")
-    rows, counts = encode_pairs(TEXTS, COMPLETIONS, tokenizer, 100, 30, prefix="summarize: ")
-    assert counts == {"cut_sources": 0, "cut_targets": 0} and set(rows.column_names) == {"input_ids", "attention_mask", "labels"}
-    for row, text, target in zip(rows, TEXTS, COMPLETIONS, strict=True):
-        assert tokenizer.decode(row["input_ids"]) == f"summarize: {text}</s>"
-        assert tokenizer.decode(row["labels"]) == f"{target}</s>"
-        assert row["attention_mask"] == [1] * len(row["input_ids"])
-
-
-def test_pairs_that_are_cut_keep_their_eos_and_are_counted_and_said(capsys):
-    tokenizer = byte_level("$A </s>")
-    lengths = [len(tokenizer("x: " + text)["input_ids"]) for text in TEXTS]
-    limit = sorted(lengths)[3]  # three are longer, one fits to the token
-    rows, counts = encode_pairs(TEXTS, COMPLETIONS, tokenizer, limit, 2, prefix="x: ")
-    assert counts["cut_sources"] == sum(length > limit for length in lengths) == 3
-    assert counts["cut_targets"] == sum(len(tokenizer(text)["input_ids"]) > 2 for text in COMPLETIONS) > 0
-    assert all(row["input_ids"][-1] == row["labels"][-1] == 1 for row in rows)
-    assert [len(ids) for ids in rows["input_ids"]] == [min(length, limit) for length in lengths]
-    said = capsys.readouterr().out
-    assert f"3 of 7 sources did not fit into {limit} tokens and lost their right end" in said
-    assert f"{counts['cut_targets']} of 7 targets did not fit into 2 tokens" in said
-
-
-def test_the_library_collator_pads_the_labels_of_pairs_with_the_ignored_label():
-    model, tokenizer = tiny("t5")
-    rows, _ = encode_pairs(TEXTS[:3], COMPLETIONS[:3], tokenizer, 60, 20)
-    batch = DataCollatorForSeq2Seq(tokenizer, model)(list(rows))
-    for labels, row in zip(batch["labels"].tolist(), rows, strict=True):
-        assert labels == row["labels"] + [IGNORED] * (len(labels) - len(row["labels"]))
-    assert decode(batch["labels"], tokenizer) == [text.strip() for text in COMPLETIONS[:3]]
-    assert torch.isfinite(model(**batch).loss)
+# batches for training
 
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_the_prompt_is_never_in_the_loss_and_eos_always_is(kind):
     model, tokenizer = tiny(kind)
-    rows, counts = encode_completions(PROMPTS, COMPLETIONS, tokenizer, 120)
-    assert counts == {"cut_documents": 0}
-    batch = CompletionCollator(tokenizer)(list(rows))
+    rows = completion_rows(tokenizer, PROMPTS, COMPLETIONS)
+    batch = CompletionCollator(tokenizer)(rows)
     for row, ids, labels, mask in zip(range(len(TEXTS)), batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
-        prompt = tokenizer("".join(PROMPTS[row]))["input_ids"]
+        prompt = tokenizer(PROMPTS[row])["input_ids"]
         ending = [*tokenizer(COMPLETIONS[row], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         length = len(prompt) + len(ending)
         assert ids[:length].tolist() == prompt + ending == rows[row]["input_ids"]
@@ -185,7 +147,7 @@ def test_the_prompt_is_never_in_the_loss_and_eos_always_is(kind):
 @pytest.mark.parametrize("kind", ["phi", "llama"])
 def test_logits_for_the_completions_alone_give_the_same_loss_and_gradients(kind):
     model, tokenizer = tiny(kind)
-    rows = list(encode_completions(PROMPTS, COMPLETIONS, tokenizer, 120)[0])
+    rows = completion_rows(tokenizer, PROMPTS, COMPLETIONS)
     found = []
     for only in (False, True):
         batch = CompletionCollator(tokenizer, only_completions=only)(rows)
@@ -204,76 +166,11 @@ def test_logits_for_the_completions_alone_give_the_same_loss_and_gradients(kind)
 def test_the_collator_of_the_library_drops_an_eos_that_is_also_the_padding():
     _, tokenizer = tiny("phi")
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    rows = list(encode_completions(PROMPTS[:2], COMPLETIONS[:2], tokenizer, 120)[0])
+    rows = completion_rows(tokenizer, PROMPTS[:2], COMPLETIONS[:2])
     theirs = DataCollatorForLanguageModeling(tokenizer, mlm=False)([{"input_ids": row["input_ids"]} for row in rows])["labels"]
     assert tokenizer.eos_token_id not in theirs
     ours = CompletionCollator(tokenizer)(rows)["labels"]
     assert (ours == tokenizer.eos_token_id).sum(1).tolist() == [1, 1]
-
-
-@pytest.mark.parametrize("template", [None, "<s> $A"])
-def test_only_the_document_is_cut(template, capsys):
-    tokenizer = byte_level(template)
-    whole = [len(row["input_ids"]) for row in encode_completions(PROMPTS, COMPLETIONS, tokenizer, 1_000)[0]]
-    limit = sorted(whole)[3]
-    rows, counts = encode_completions(PROMPTS, COMPLETIONS, tokenizer, limit)
-    assert counts == {"cut_documents": 3} and f"3 of 7 documents did not fit into {limit} tokens" in capsys.readouterr().out
-    for row, length, (before, document, after), completion in zip(rows, whole, PROMPTS, COMPLETIONS, strict=True):
-        assert len(row["input_ids"]) == min(length, limit)
-        text = tokenizer.decode(row["input_ids"], skip_special_tokens=True)
-        assert text.startswith(before) and text.endswith(after + completion)
-        kept = text.removeprefix(before).removesuffix(after + completion)
-        assert kept == document if length <= limit else (kept.rstrip("\ufffd") and document.startswith(kept.rstrip("\ufffd")))
-        assert row["input_ids"].count(2) == (template is not None)  # BOS once
-        assert row["labels"].count(1) == 1
-
-
-def test_the_least_document_is_one_token_and_below_it_says_so():
-    tokenizer = byte_level()
-    prompt, completion = PROMPTS[1], COMPLETIONS[1]
-    around = len(tokenizer(BEFORE)["input_ids"]) + len(tokenizer(AFTER + completion)["input_ids"]) + 1
-    for limit in range(around - 4, around + 6):
-        try:
-            rows, _ = encode_completions([prompt], [completion], tokenizer, limit)
-        except CourseError as error:
-            assert "row 0: beside the instruction and the completion there is no room" in str(error)
-            missing = int(str(error).split("raise max_length by ")[1].split()[0])
-            text = tokenizer.decode(encode_completions([prompt], [completion], tokenizer, limit + missing)[0][0]["input_ids"])
-            assert 0 < len(text.removeprefix(BEFORE).removesuffix(AFTER + completion + "</s>")) < 12
-        else:
-            assert len(rows[0]["input_ids"]) == limit
-
-
-def test_prompts_for_generation_are_those_of_training_without_an_ending():
-    for template in (None, "<s> $A", "<s> $A </s>"):
-        tokenizer = byte_level(template)
-        rows, _ = encode_completions(PROMPTS, [" goats"] * 7, tokenizer, 40)
-        ending = len(tokenizer(" goats", add_special_tokens=False)["input_ids"]) + 1
-        prompts, cut = encode_prompts(PROMPTS, tokenizer, 40 - ending)
-        assert prompts == [ids[:-ending] for ids in rows["input_ids"]]
-        assert cut == sum(len(ids) == 40 - ending for ids in prompts) > 0
-        assert all(1 not in ids for ids in prompts)  # a template's EOS would say that the text is over
-
-
-def test_what_cannot_be_encoded_is_named():
-    tokenizer = byte_level()
-    with pytest.raises(CourseError, match=r"source 1 is empty: drop the row, or give it a text"):
-        encode_pairs(["a", " "], ["b", "c"], tokenizer, 9, 9)
-    with pytest.raises(CourseError, match=r"target 0 is empty"):
-        encode_pairs(["a"], [None], tokenizer, 9, 9)
-    with pytest.raises(CourseError, match=r"1 targets for 2 rows: give one a row"):
-        encode_pairs(["a", "b"], ["c"], tokenizer, 9, 9)
-    with pytest.raises(CourseError, match=r"document 1 is empty"):
-        encode_completions([("a", "b", "c"), ("a", "", "c")], [" d", " e"], tokenizer, 99)
-    with pytest.raises(CourseError, match=r"completion 0 is empty"):
-        encode_completions([("a", "b", "c")], [""], tokenizer, 99)
-    with pytest.raises(CourseError, match=r"1 completions for 2 rows"):
-        encode_completions([("a", "b", "c")] * 2, [" d"], tokenizer, 99)
-    for encode in (encode_pairs, encode_completions):
-        with pytest.raises(CourseError, match=r"nothing to encode"):
-            encode([], [], tokenizer, *[9] * (2 if encode is encode_pairs else 1))
-    with pytest.raises(CourseError, match=r"no EOS token, so the model could not learn to stop"):
-        encode_completions([("a", "b", "c")], [" d"], byte_level("<cls> $A <sep>"), 99)
 
 
 # generation
@@ -339,7 +236,7 @@ def test_too_little_memory_for_a_batch_names_the_cure(monkeypatch, kind):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
 
     monkeypatch.setattr(model, "generate", full)
-    with pytest.raises(CourseError, match=r"out of memory while asking the model for 3 texts at once: take fewer .*generation_batch"):
+    with pytest.raises(CourseError, match=r"out of memory while asking the model for 3 texts at once: take fewer \(batch_size\), or short"):
         generate(model, tokenizer, TEXTS, max_new_tokens=2, batch_size=3)
 
 
@@ -356,7 +253,7 @@ def test_generation_takes_nothing_texts_and_token_ids():
     model, tokenizer = tiny("llama")
     nothing = generate(model, tokenizer, [], max_new_tokens=4)
     assert nothing.texts == [] and nothing.stopped.shape == (0,)
-    prompts, _ = encode_prompts(PROMPTS, tokenizer, 30)
+    prompts = [ids[:30] for ids in tokenizer(PROMPTS)["input_ids"]]
     found = generate(model, tokenizer, prompts, max_new_tokens=4, batch_size=2)
     assert found.texts == one_by_one("llama", prompts, 4)[0]
     assert not any(BEFORE.strip() in text for text in found.texts)  # the prompt is not decoded
@@ -423,7 +320,7 @@ def test_generation_says_what_is_wrong():
         generate(model, deaf(tokenizer), ["a", DROPPED], max_new_tokens=2)
     with pytest.raises(CourseError, match=r"mixed: generate from them in two calls"):
         generate(model, tokenizer, ["a", [3]], max_new_tokens=2)
-    with pytest.raises(CourseError, match=r"cut its document by encode_prompts"):
+    with pytest.raises(CourseError, match=r"cut its document instead"):
         generate(model, tokenizer, ["a"], max_new_tokens=2, max_source=9)
     with pytest.raises(CourseError, match=r"source 1 needs 135 tokens and the model has 128: cut its document"):
         generate(model, tokenizer, [[5], [5] * 125], max_new_tokens=10)
@@ -497,9 +394,8 @@ def test_padding_on_either_side_leaves_the_logits_of_real_tokens_as_they_are(kin
 
 def test_a_model_learns_to_stop_where_eos_is_in_the_loss_and_not_where_it_is_dropped():
     _, tokenizer = tiny("phi")
-    rows, _ = encode_completions(PROMPTS[:3], COMPLETIONS[:3], tokenizer, 120)
-    prompts, _ = encode_prompts(PROMPTS[:3], tokenizer, 110)
-    batch, results = CompletionCollator(tokenizer)(list(rows)), {}
+    rows, prompts = completion_rows(tokenizer, PROMPTS[:3], COMPLETIONS[:3]), tokenizer(PROMPTS[:3])["input_ids"]
+    batch, results = CompletionCollator(tokenizer)(rows), {}
     for name, labels in (
         ("kept", batch["labels"]),
         ("dropped", batch["labels"].masked_fill(batch["labels"] == tokenizer.pad_token_id, IGNORED)),
@@ -626,7 +522,7 @@ def likelihoods(kind, prompt, reply):
 @pytest.mark.parametrize("kind", [*DECODERS, "mistral"])
 def test_scored_generation_equals_generation_and_brute_force(kind):
     model, tokenizer = tiny(kind)
-    prompts, _ = encode_prompts(PROMPTS, tokenizer, 30)
+    prompts = [ids[:30] for ids in tokenizer(PROMPTS)["input_ids"]]
     found = generate_scored(model, tokenizer, prompts, " late goats", max_new_tokens=6, batch_size=3)
     texts, stopped, new = one_by_one(kind, prompts, 6)
     assert found.texts == [text.split("\n")[0].strip() for text in texts]
@@ -641,7 +537,7 @@ def test_scored_generation_equals_generation_and_brute_force(kind):
 
 def test_a_forbidden_beginning_changes_the_reply_and_not_the_likelihoods():
     model, tokenizer = tiny("llama")
-    prompts, _ = encode_prompts(PROMPTS, tokenizer, 30)
+    prompts = [ids[:30] for ids in tokenizer(PROMPTS)["input_ids"]]
     free = generate_scored(model, tokenizer, prompts, " goats", max_new_tokens=3)
     first = [one_by_one("llama", [prompt], 1)[2][0][0] for prompt in prompts]
     forced = generate_scored(model, tokenizer, prompts, " goats", max_new_tokens=3, begin_suppress_tokens=sorted(set(first)))

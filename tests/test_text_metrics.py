@@ -517,8 +517,6 @@ def test_rows_may_have_different_numbers_of_references():
 def test_statistics_of_known_texts():
     said = ["The cat sat. The cat sat.", "A dog", "", "one two three four five six"]
     source = ["the cat sat on the mat", "a dog barked", "anything", "one two three and four"]
-    assert text_metrics.length_ratio(said, source) == pytest.approx([6 / 6, 2 / 3, 0, 6 / 5])
-    assert text_metrics.length_ratio(["a"], ["!"]) == pytest.approx([np.nan], nan_ok=True)
     assert text_metrics.novel_ngrams(said, source, 1) == pytest.approx([0, 0, np.nan, 2 / 6], nan_ok=True)
     assert text_metrics.novel_ngrams(said, source) == pytest.approx([1 / 3, 0, np.nan, 3 / 5], nan_ok=True)  # "sat the" is new
     assert text_metrics.repetition(said) == pytest.approx([1 / 4, np.nan, np.nan, 0], nan_ok=True)

@@ -19,7 +19,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForQuestionAnswering,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     BartConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -27,10 +29,14 @@ from transformers import (
 )
 
 from shared.course.runtime import CourseError, unknown
-from shared.legacy import models
 
 GIB = 2**30
-HEADS = models.HEADS | {"text": AutoModelForSeq2SeqLM, "next token": AutoModelForCausalLM}
+HEADS = {
+    "classes": AutoModelForSequenceClassification,
+    "spans": AutoModelForQuestionAnswering,
+    "text": AutoModelForSeq2SeqLM,
+    "next token": AutoModelForCausalLM,
+}
 # NF4 in blocks of 64 with 8-bit block constants in blocks of 256: Dettmers et al. 2023 (arXiv 2305.14314), section 3
 NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 PRECISIONS = ("fp32", "mixed", "half")
@@ -57,12 +63,6 @@ class Cost:
     def total(self) -> int:
         """Bytes in all."""
         return self.weights + self.gradients + self.optimizer + self.activations
-
-
-def parameters_of(config: PreTrainedConfig, head: str) -> int:
-    """The exact number of parameters, tied ones counted once."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in _model_from(head, config).parameters())
 
 
 def training_cost(
@@ -122,19 +122,6 @@ def _step_flops(model: PreTrainedModel, inputs: dict[str, torch.Tensor], precisi
     with FlopCounterMode(display=False) as flops, sdpa_kernel(SDPBackend.MATH), _autocast(precision):
         model(**inputs).loss.backward()
     return flops.get_total_flops()
-
-
-def deep_training_cost(config: PreTrainedConfig, head: str, **options: Any) -> Cost:
-    """`training_cost` of a model of many equal blocks, from one block and two: the second's share times the rest.
-
-    A model of 32 blocks takes ten seconds to count whole. Arguments as in `training_cost`.
-    """
-    shallow = [copy.deepcopy(config) for _ in range(2)]
-    for blocks, model in enumerate(shallow, 1):
-        model.num_hidden_layers = blocks
-        if getattr(model, "layer_types", None):
-            model.layer_types = model.layer_types[:blocks]
-    return _deepened(*(training_cost(model, head, **options) for model in shallow), config.num_hidden_layers)
 
 
 def _deepened(one: Cost, two: Cost, blocks: int) -> Cost:

@@ -34,7 +34,7 @@ from transformers import BertConfig, DistilBertConfig, LlamaConfig, PhiConfig, P
 from shared import lora
 from shared.course import cost, plans, report, run, runtime
 from shared.course.runtime import CourseError, unknown
-from shared.legacy.runtime import convert
+from shared.course.settings import overridden
 
 # FLOP/s that a T4 reaches of its 65 and 8.1 tera (https://www.nvidia.com/en-us/data-center/tesla-t4/). fp16: ModernBERT-base on Kaggle's
 # T4, a training step of 32 x 128 tokens (2.8 tera FLOPs) in 0.30 s. fp32: half of the peak (a guess).
@@ -68,21 +68,18 @@ class Model(NamedTuple):
     adapted: bool = False
 
 
-_LLAMA = {"vocab_size": 128_256, "hidden_size": 2_048, "intermediate_size": 8_192, "num_hidden_layers": 16, "num_attention_heads": 32}
+_LLAMA = {
+    "vocab_size": 128_256, "hidden_size": 2_048, "intermediate_size": 8_192, "num_hidden_layers": 16, "num_attention_heads": 32,
+    "num_key_value_heads": 8, "tie_word_embeddings": True,
+}  # fmt: skip
 _PHI = {"vocab_size": 51_200, "hidden_size": 2_560, "intermediate_size": 10_240, "num_hidden_layers": 32, "num_attention_heads": 32}
-_LLAMA_1B = Model("next token", LlamaConfig(**_LLAMA, num_key_value_heads=8, tie_word_embeddings=True), 2.5, adapted=True)
 MODELS = {
-    "bert": Model("classes", BertConfig(), 0.44),
     "google-bert/bert-base-uncased": Model("classes", BertConfig(), 0.44),
     "distilbert/distilbert-base-uncased": Model("classes", DistilBertConfig(), 0.27),
     "distilbert/distilbert-base-cased": Model("classes", DistilBertConfig(vocab_size=28_996), 0.26),
-    "t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
     "google-t5/t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
     "google-t5/t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
-    "t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
-    "llama-3.2-1b": _LLAMA_1B,
-    "unsloth/Llama-3.2-1B": _LLAMA_1B,
-    "phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
+    "unsloth/Llama-3.2-1B": Model("next token", LlamaConfig(**_LLAMA), 2.5, adapted=True),
     "microsoft/phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
 }
 Shape = tuple[int, int, int]  # rows of a batch, tokens of the longest row, of its target (1 where there is none)
@@ -144,11 +141,11 @@ class Plan:
 
     def training(
         self, tokens: Tokens, rows: float, held: float, *longest: int, name: str = "", answer: float = 0, part: str = "training",
-        times: float = 1, epochs: float = 0, batch: int = 0, checks: float | None = None,
+        times: float = 1, epochs: float = 0, batch: int = 0, checks: float = 0,
     ) -> None:  # fmt: skip
         """Trainings with checks. longest: tokens of the longest row and target; answer: tokens whose logits a decoder computes.
 
-        checks: how many an epoch, where no setting says so. Activations computed twice ("checkpointing"): a block keeps only its input.
+        checks: how many an epoch. Activations computed twice ("checkpointing"): a block keeps only its input.
         """
         c, name = self.cfg, name or self.cfg["model"]
         model, batch, epochs, again = MODELS[name], batch or c["batch_size"], epochs or c["epochs"], bool(c.get("checkpointing"))
@@ -161,7 +158,6 @@ class Plan:
         check = math.ceil(held / size) * self.passing(name, size * forward, precision, 1)
         saved = 12 * self.deep(name, "trainable") / DISK  # weights and AdamW's two moments
         self.seconds[part] += times * math.ceil(rows * epochs / batch) * step
-        checks = c.get("evaluations_per_epoch", 0) if checks is None else checks
         self.seconds["checks"] += times * epochs * checks * (check + saved)
         inputs = 4 * batch * longest[0] * model.config.hidden_size * model.config.num_hidden_layers if again else 0
         head = 2 * model.config.vocab_size * model.config.hidden_size if model.adapted else 0  # the output layer's copy in 16 bits
@@ -202,14 +198,11 @@ class Plan:
 # ---------------------------------------------------------------- from the notebook to the table
 
 
-def table_of(notebook: Path) -> dict[str, tuple[Any, ...]]:
-    """The settings of a notebook, colab's last: {key: (colab,)} of `course.settings`, {key: (tiny, laptop, colab)} of others."""
+def settings_of(notebook: Path) -> dict[str, Any]:
+    """The settings that a notebook writes down, which are those of `colab`."""
     cells = ("".join(cell["source"]) for cell in json.loads(notebook.read_text(encoding="utf8"))["cells"])
-    source = next(text for text in cells if text.startswith(("cfg = course.settings(", "cfg = runtime.configure(")))
-    call = ast.parse(source).body[0].value
-    if call.func.attr == "configure":
-        return ast.literal_eval(call.args[1])
-    return {keyword.arg: (ast.literal_eval(keyword.value),) for keyword in call.keywords}
+    source = next(text for text in cells if text.startswith("cfg = course.settings("))
+    return {keyword.arg: ast.literal_eval(keyword.value) for keyword in ast.parse(source).body[0].value.keywords}
 
 
 def estimate(notebook: Path, overrides: str = "") -> dict[str, Any]:
@@ -217,15 +210,11 @@ def estimate(notebook: Path, overrides: str = "") -> dict[str, Any]:
 
     overrides: "key=value key=value". CourseError for an unknown key, a model that is not among MODELS, a lesson without a plan.
     """
-    lesson, table = notebook.parent.name, table_of(notebook)
+    lesson, cfg = notebook.parent.name, settings_of(notebook)
     if lesson not in plans.PLANS:
         raise CourseError(f"{lesson} has no plan: say in shared/course/plans.py what its cells do")
-    cfg = {key: row[-1] for key, row in table.items()}
-    for key, text in runtime.parse_overrides(overrides).items():
-        if key not in cfg:
-            raise unknown(f"--set key of {lesson}", key, list(cfg))
-        cfg[key] = convert(key, text, table[key])
-    for key in {"model", "extractive_model", *(["encoder"] if lesson == "llm-sst2" else [])} & set(cfg):
+    cfg |= overridden(lesson, cfg, overrides)
+    for key in {"model", "encoder"} & set(cfg):
         if cfg[key] not in MODELS:
             raise unknown("model in the estimate", cfg[key], list(MODELS))
     plan = Plan(cfg)

@@ -76,7 +76,7 @@ def extractive_squad(p: Plan, c: dict[str, Any]) -> None:
 
 def t5_cnn_dailymail(p: Plan, c: dict[str, Any]) -> None:
     rows, name, batch, new = p.rows("train_rows", "cnn_dailymail"), "cnn_dailymail", c["batch_size"], c["max_target"]
-    held, test, own = p.rows("validation_rows", name, 1), p.rows("test_rows", name, 2), 60
+    held, test, own = p.rows("validation_rows", name, 1), p.rows("test_rows", name, 2), 4
     tokens, checked = (0.94 * c["max_source"], min(75, new)), min(c["check_rows"], held)
     p.training(tokens, rows, 0, c["max_source"], new, checks=2)
     p.writing(tokens, checked, new, batch, part="checks", times=2 * c["epochs"])
@@ -128,24 +128,28 @@ def llm_sst2(p: Plan, c: dict[str, Any]) -> None:
     batch, few = 2 * c["batch_size"], min(200, rows)
     p.training(27, rows, held, c["max_length"], answer=0.15, checks=4)  # rows of like length share their answers' places
     p.resident = p.deep(c["model"], "weights")
-    p.training(13, rows, 0, c["max_length"], name=c["encoder"], part="other", epochs=2, batch=32, checks=0)
+    p.training(13, rows, 0, c["max_length"], name=c["encoder"], part="other", epochs=2, batch=32)
     p.reading(13, test, name=c["encoder"], part="other", batch=8)
     p.reading(37, 3 * held + 2 * test, batch=batch)  # three prompts, before training and after it
     p.reading(37, own, batch=batch, times=6)  # before, after, exercises 1 and 3
     p.reading(4 * 27 + 37, own, batch=8, times=3)  # exercise 2
-    p.training(27, few, 0, c["max_length"], answer=1, part="other", epochs=2, batch=8, checks=0)  # exercise 1
+    p.training(27, few, 0, c["max_length"], answer=1, part="other", epochs=2, batch=8)  # exercise 1
     p.host(rows, 0.4)  # TF-IDF and logistic regression, tokens
     p.hold(p.resident)  # the copy that is loaded to try the adapters
     p.fetch(c["model"], c["encoder"])
 
 
 def llm_squad_v2(p: Plan, c: dict[str, Any]) -> None:
-    rows, test = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1)
-    held = rows * c["held_out_share"]
-    p.training(228, rows - held, held, c["max_length"], answer=6)
-    p.writing(222, 1.5 * test, c["max_new_tokens"], c["generation_batch"], merged=True, times=2)  # about half of them are asked again
+    rows, test, p.cfg = p.rows("train_rows", "squad_v2"), p.rows("test_rows", "squad_v2", 1), c | {"checkpointing": True}
+    held, together, longest = c["held_out_rows"], 5.5, c["max_length"] + 8 * 30  # a paragraph has seven questions, a row at most eight
+    p.training(190 + 27 * together, rows / together, held / 3, longest, answer=6 * together, checks=3)
+    p.writing(222, held + test + 80, c["max_new_tokens"], 4 * c["batch_size"], merged=True, times=2)
+    p.writing(222, 169, c["max_new_tokens"], 4 * c["batch_size"], merged=True)  # the own text, exercise 3
+    p.training(190 + 27 * together, 64, held / 3, longest, answer=6 * together, part="other", epochs=1, batch=4, checks=1)  # exercise 1
+    p.training(190 + 27 * together, 64, held / 3, longest, answer=6 * together, part="other", epochs=1, batch=4, checks=1)
     p.hold(p.deep(c["model"], "weights") + 2 * 2 * p.deep(c["model"], "parameters"))  # two merged copies in 16 bits
-    p.host(test, 10.0)
+    p.host(rows, 2.0)
+    p.host(test + held, 10.0)
     p.fetch()
 
 
@@ -155,10 +159,9 @@ def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     p.cfg = c | {"checkpointing": True}
     p.training(tokens, rows, held, shape, answer=28, batch=4, checks=2)
     p.resident = 2 * p.deep(c["model"], "parameters")  # the merged copy, which writes, in 16 bits
-    p.writing(tokens, test, new, 16, merged=True, times=2)  # before and after training
-    p.writing(tokens, 60, new, 16, merged=True)  # the course's own articles
-    p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1, checks=0)  # exercise 1
-    p.writing(tokens, 60, new, 16, merged=True, part="other")
+    p.writing(tokens, test + 8, new, 16, merged=True, times=2)  # before and after training, and the course's own articles
+    p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1)  # exercise 1
+    p.writing(tokens, 8, new, 16, merged=True, part="other")
     p.hold(2 * p.deep(c["model"], "weights"))  # the adapters on a second base model
     p.host(test, 12.0)
     p.host(rows, 3.0)

@@ -22,7 +22,7 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
@@ -59,14 +59,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def writing_results(run: RunFolder) -> AbstractContextManager[None]:
-    again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
-    return runtime.writing(run.name, again)
-
-
 def write_results(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:
     """`plots/*.png`, what they were drawn from and, last, `results.json`; a line says where. CourseError where the disk is full."""
-    with writing_results(run):
+    again = f"run this cell again; where the notebook is closed, --set resume={run.resume} goes on without training again"
+    with runtime.writing(run.name, again):
         records = plots.save_all(figures, run.path / "plots")
         write_whole(run.path / "plots" / "figures.json", json.dumps(records, ensure_ascii=False) + "\n")
         write_json(run.path / "results.json", results)  # last, since a run that has it is complete
@@ -434,8 +430,8 @@ def kaggle_link(address: str, notebook: str) -> str:
 class Contender:
     """One family's entry for a task: the lesson or lab that ran it, and which part of its results is meant.
 
-    part: "" for the lesson's headline, "lab" for a lab's table of that name, "refusing" for a lesson's SQuAD v2 table, "encoder" for the
-    encoder that a decoder's lesson trained on the same rows.
+    part: "" for the lesson's headline, "lab" for a lab's table of that name, "encoder" for the encoder that a decoder's lesson trained on
+    the same rows.
     """
 
     family: str
@@ -444,13 +440,12 @@ class Contender:
 
 
 ENCODER, BOTH, DECODER = "encoder", "encoder–decoder", "decoder"
-REPORTED_V2 = ("fine-tuned, odds above a threshold",)  # the row that a lesson reports of its SQuAD v2 table
 SHARED_TASKS = {
     "Topic of a text (AG News)": (Contender(ENCODER, "task-1/ag-news"),),
     "Sentiment of a sentence (SST-2)": (Contender(ENCODER, "task-3/llm-sst2", "encoder"), Contender(DECODER, "task-3/llm-sst2")),
     "Answer from a text (SQuAD)": (Contender(ENCODER, "task-2/extractive-squad"), Contender(BOTH, "task-2/t5-squad")),
     "Answer or refuse (SQuAD v2)": (
-        Contender(ENCODER, "task-2/lab-stride-and-spans", "lab"), Contender(DECODER, "task-3/llm-squad-v2", "refusing"),
+        Contender(ENCODER, "task-2/lab-stride-and-spans", "lab"), Contender(DECODER, "task-3/llm-squad-v2"),
     ),
     "Summarise": (Contender(BOTH, "task-2/t5-cnn-dailymail"), Contender(DECODER, "task-3/phi2-xsum")),
 }
@@ -482,7 +477,7 @@ def _entry(contender: Contender, lesson: Path, results: dict[str, Any]) -> dict[
         return _lab_entry(contender, lesson, results)
     page, data = headline(lesson, results), results["data"]
     entry = _headline_part(page, results)
-    entry |= {"refusing": _refusing_part, "encoder": _encoder_part}[contender.part](results) if contender.part else {}
+    entry |= _encoder_part(results) if contender.part == "encoder" else {}
     phases = [phase for phase in entry["phases"] if phase in results["seconds"]]
     took = {
         "minutes": sum(results["seconds"][phase] for phase in phases) / 60,
@@ -518,20 +513,6 @@ def _headline_part(page: Any, results: dict[str, Any]) -> dict[str, Any]:
         "tested": tested, "scored": sum(data[split]["rows"] for split in tested),
         "trained_on": [split for split in data if split.startswith("train")], "phases": ("warm-up", "train"),
         "model": model["id"], "trained": model["trainable"], "parameters": model["parameters"],
-    }
-
-
-def _refusing_part(results: dict[str, Any]) -> dict[str, Any]:
-    """What differs in a lesson's SQuAD v2 table: the row that the lesson reports, whose threshold is from the half that is not."""
-    tables, data = results["tables"], results["data"]
-    rows = {row["system"]: row for row in tables["v2"]}
-    refuse, system = rows["always refuse"], next((name for name in REPORTED_V2 if name in rows), None)
-    if system is None:
-        raise CourseError(f"the SQuAD v2 table of {results['lesson']} has no row that is reported: name it in REPORTED_V2")
-    return {
-        "metric": "f1", "score": rows[system]["f1"], "baseline": (refuse["system"], refuse["f1"]["value"]),
-        "tested": ["validation"], "scored": tables["v2_threshold"][0]["reported_on"], "phases": ("train",),
-        "trained_on": [split for split in data if split.startswith("train")],
     }
 
 

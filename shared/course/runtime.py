@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from shared.course.settings import Settings
 
 PROFILES = ("tiny", "laptop", "colab", "paper")
-FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older lessons and commands
+FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older commands
 ASIDE = ("resume", "push_to_hub", "report_to")  # settings that change nothing of what is trained
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ROOT = Path(__file__).resolve().parents[2]
@@ -360,9 +360,9 @@ def quiet() -> None:
     transformers.utils.logging.set_verbosity_error()
 
 
-def say_where(more: str = "") -> None:
+def say_where() -> None:
     """Two lines: profile, device and precision; the versions of the libraries."""
-    print(f"profile {profile()} on {device_label()}, training precision {precision()}{more}")
+    print(f"profile {profile()} on {device_label()}, training precision {precision()}")
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
 
 
@@ -384,23 +384,6 @@ def _show_course_errors_in_one_line() -> None:
 def withhold_texts() -> bool:
     """True where other people's texts must stay out of outputs and results (COURSE_TEXTS=withhold)."""
     return os.environ.get("COURSE_TEXTS", "show") == "withhold"
-
-
-# ---------------------------------------------------------------- network
-
-
-def hub_reachable() -> bool:
-    """True if the Hub answers within `standin.HUB_TIMEOUT` seconds; False at once where HF_HUB_OFFLINE is set.
-
-    A stand-in (`course.standin`) is the Hub only as far as it hands the models of the real one on. Raises CourseError that names
-    the variable where a proxy or certificate is set wrongly.
-    """
-    from shared.course import standin
-
-    if address := os.environ.get("COURSE_STANDIN"):
-        return standin.describe(address).get("models") == "hub"
-    standin.check_network_settings()
-    return not standin.obstacle(os.environ.get("HF_ENDPOINT", standin.HUB).rstrip("/"))
 
 
 # ---------------------------------------------------------------- several processes that train together
@@ -560,8 +543,6 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
         write_whole(note, json.dumps(now, indent=1, ensure_ascii=False))
         return
     began = json.loads(note.read_text(encoding="utf8"))
-    if _rows_a_step(began) == _rows_a_step(now):  # half the batch, accumulated twice, is the same training in less memory
-        began |= {key: now[key] for key in ("batch_size", "accumulate") if key in now}
     before = began.pop("epochs_before", [])
     longer = not (run.path / "parts").is_dir() and began.get("epochs", 0) < now.get("epochs", 0)
     if longer:
@@ -576,10 +557,6 @@ def _check_or_note_settings(cfg: Settings, run: RunFolder) -> None:
     if longer:
         write_whole(note, json.dumps(began | {"epochs_before": before}, indent=1, ensure_ascii=False))
         print(f"NOTE: {before[-1]:g} epochs become {now['epochs']:g}; the learning rate goes on as a plan over all of them has it")
-
-
-def _rows_a_step(values: dict[str, Any]) -> int:
-    return values.get("batch_size", 0) * values.get("accumulate", 1)
 
 
 def _new_path(cfg: Settings) -> Path:

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from shared.course import runtime, standin
+from shared.course import runtime, standin, substitutes
 from shared.course.rows import BUNDLED
 from shared.course.runtime import CourseError, RunFolder
 from shared.course.settings import Settings
@@ -113,6 +113,8 @@ def model_card(cfg: Settings, model: Any) -> dict[str, Any]:
 
     kinds = {"twins": " (random two-layer twin)", "packaged": " (packaged)"}
     kind = kinds.get(_standing.models, "") if _standing is not None else ""
+    if cfg.model.startswith(substitutes.OWNER):
+        kind = " (made by the course)"
     cached = None if Path(cfg.model).is_dir() else try_to_load_from_cache(cfg.model, "config.json")
     meant, taught = cfg.stands_in_for.get("model"), getattr(model.config, "pretraining", None)
     return ({"stands_in_for": meant} if meant else {}) | ({"pretraining": taught} if taught else {}) | {

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -173,6 +172,9 @@ def _inside_a_trainer(frame: FrameType | None) -> bool:
 class FiniteLoss(TrainerCallback):
     """Stops with cause and cure where a loss is nan or infinite: every step after it would be wasted."""
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        args.logging_nan_inf_filter = False  # with it the Trainer logs the mean of the losses before instead
+
     def on_log(self, args, state, control, logs=None, **kwargs):
         for name in ("loss", "eval_loss"):
             if not math.isfinite(float((logs or {}).get(name, 0.0))):
@@ -218,16 +220,11 @@ class Stopwatch(TrainerCallback):
 
 def last_checkpoint(run: RunFolder) -> Path | None:
     """The newest complete checkpoint; one that a kill cut off, or that was damaged later, is passed over and named."""
-    return next(complete_checkpoints(run), None)
-
-
-def complete_checkpoints(run: RunFolder) -> Iterator[Path]:
-    """The complete checkpoints of a run, the newest first; each that is passed over is named."""
     for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
         if _is_whole(path):
-            yield path
-        else:
-            print(f"{path.name} is incomplete or damaged: passed over")
+            return path
+        print(f"{path.name} is incomplete or damaged: passed over")
+    return None
 
 
 def _is_whole(checkpoint: Path) -> bool:

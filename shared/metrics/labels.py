@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from shared.metrics.intervals import RESAMPLES, Metric, interval, means, resample_weights, some_rows, wilson
+from shared.metrics.intervals import RESAMPLES, Metric, interval, some_rows, wilson
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -148,20 +148,8 @@ def accuracy_by_bucket(right: np.ndarray, bucket: np.ndarray, titles: Sequence[s
         bucket: the bucket of each row [rows]; numbers or names, sorted as they are.
         titles: where the buckets are numbers from 0, what they are called.
     """
-    return _by_bucket("accuracy", right, bucket, lambda inside: wilson(inside.sum(), len(inside)), titles)
-
-
-def mean_by_bucket(values: np.ndarray, bucket: np.ndarray, seed: int = 0, titles: Sequence[str] | None = None) -> list[dict]:
-    """Mean with its 95 % bootstrap interval in each bucket: [{'bucket', 'mean', 'rows'}], in order of the buckets.
-
-    Args:
-        values: a score a row [rows], for example each question's F1.
-        bucket, titles: as in `accuracy_by_bucket`.
-    """
-    def drawn(inside: np.ndarray) -> Metric:
-        return means({"mean": inside}, resample_weights(len(inside), seed=seed))["mean"]
-
-    return _by_bucket("mean", np.asarray(values, np.float64), bucket, drawn, titles)
+    parts = {titles[int(name)] if titles else str(name): right[bucket == name] for name in np.unique(bucket)}
+    return [{"bucket": name, "accuracy": wilson(part.sum(), len(part)), "rows": len(part)} for name, part in parts.items()]
 
 
 def mean_of_known(values: Sequence[float] | np.ndarray) -> float | None:
@@ -169,13 +157,6 @@ def mean_of_known(values: Sequence[float] | np.ndarray) -> float | None:
     known = np.asarray(values, float)
     known = known[~np.isnan(known)]
     return float(known.mean()) if len(known) else None
-
-
-def _by_bucket(
-    measure: str, values: np.ndarray, bucket: np.ndarray, score: Callable[[np.ndarray], Metric], titles: Sequence[str] | None
-) -> list[dict]:
-    parts = {titles[int(name)] if titles else str(name): values[bucket == name] for name in np.unique(bucket)}
-    return [{"bucket": name, measure: score(v), "rows": len(v)} for name, v in parts.items()]
 
 
 def words(text: str) -> list[str]:
@@ -227,13 +208,3 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     """
     table = reliability(probabilities, labels, bins)
     return float(np.average(np.abs(table["confidence"] - table["accuracy"]), weights=table["count"]))
-
-
-# ---------------------------------------------------------------- for the Trainer
-
-
-def trainer_scores(prediction) -> dict[str, float]:
-    """`compute_metrics` for the Trainer: accuracy and macro-F1 of an EvalPrediction with logits [rows, classes]."""
-    logits = prediction.predictions
-    confusion = confusion_matrix(prediction.label_ids, logits.argmax(-1), logits.shape[-1])
-    return {"accuracy": float(accuracy(confusion)), "macro_f1": float(macro_f1(confusion))}

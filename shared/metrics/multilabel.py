@@ -6,7 +6,7 @@ import numpy as np
 
 from shared.course.runtime import CourseError
 from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, some_rows, wilson
-from shared.metrics.labels import ratio, share_of, sigmoid
+from shared.metrics.labels import ratio, share_of
 
 
 def apply_thresholds(probabilities: np.ndarray, thresholds: float | np.ndarray) -> np.ndarray:
@@ -63,21 +63,6 @@ def multilabel_f1(counts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         "macro_f1": f1.mean(-1),
         "weighted_f1": ratio((f1 * support).sum(-1), support.sum(-1)),
     }
-
-
-def subset_accuracy(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of rows whose whole set of labels is right. Raises CourseError for no rows."""
-    some_rows(len(gold))
-    return float((np.asarray(gold, bool) == np.asarray(predicted, bool)).all(-1).mean())
-
-
-def hamming_loss(gold: np.ndarray, predicted: np.ndarray) -> float:
-    """Share of all row-label decisions that are wrong. Naming nothing already scores low where labels are rare.
-
-    Raises CourseError for no rows.
-    """
-    some_rows(len(gold))
-    return float((np.asarray(gold, bool) != np.asarray(predicted, bool)).mean())
 
 
 def multilabel_scores(
@@ -137,19 +122,3 @@ def tier(f1: float) -> str:
     if f1 == 0:
         return "zero"
     return next((name for bound, name in ((0.7, "excellent"), (0.5, "good"), (0.3, "moderate")) if f1 >= bound), "poor")
-
-
-def multilabel_trainer_scores(prediction) -> dict[str, float]:
-    """`compute_metrics` for a multi-label Trainer: micro- and macro-F1 at 0.5, and with the best threshold on these rows.
-
-    `tuned_micro_f1` (one threshold for all labels) and `tuned_macro_f1` (one a label) show what the ranking is worth
-    while the probabilities are still too low for 0.5. They are optimistic on the rows they are tuned on.
-    """
-    probabilities, gold = sigmoid(prediction.predictions), np.asarray(prediction.label_ids) > 0.5
-    at_half = multilabel_f1(label_counts(gold, probabilities >= 0.5))
-    return {
-        "micro_f1": float(at_half["micro_f1"]),
-        "macro_f1": float(at_half["macro_f1"]),
-        "tuned_micro_f1": float(best_thresholds(gold.reshape(-1, 1), probabilities.reshape(-1, 1))[1][0]),
-        "tuned_macro_f1": float(best_thresholds(gold, probabilities)[1].mean()),
-    }

@@ -252,11 +252,6 @@ def _rows(share: Callable[[str, str], float], predictions: Sequence[str], others
     return np.array([share(prediction, texts[0]) for prediction, texts in zip(predictions, golds, strict=True)])
 
 
-def length_ratio(predictions: Sequence[str], references: Sequence[str]) -> np.ndarray:
-    """Words of the prediction per word of the reference, [rows]; nan where the reference has no word."""
-    return _rows(lambda said, wanted: _share(len(words(said)), len(words(wanted))), predictions, references)
-
-
 def novel_ngrams(predictions: Sequence[str], sources: Sequence[str], n: int = 2) -> np.ndarray:
     """Share of the prediction's distinct n-grams that its source lacks, [rows] (See et al. 2017; Narayan et al. 2018).
 

@@ -1,4 +1,4 @@
-"""What two pretended T4s do, and what every encoder of the model switch does on one of them; written to a file as JSON.
+"""What two pretended T4s do, and what every kind of encoder does on one of them; written to a file as JSON.
 
     python -m tests.pretend_gpu.checks FACTS.json
 
@@ -19,17 +19,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.course import runtime, standin
 from tests.pretend_gpu import T4, start
 
+standin.start("tiny")  # later bitsandbytes has imported the Hub's client
 torch = start(*T4, count=2)  # two, as Kaggle lends them
 
-from transformers import TrainingArguments  # noqa: E402  after the pretended GPUs are there
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments  # noqa: E402  after the pretended GPUs are there
 
-from shared.legacy import data, models, runtime, training  # noqa: E402
-from tests.tiny_training import BERT, config  # noqa: E402
+from tests.test_heads import ENCODERS  # noqa: E402
+from tests.tiny_training import config, trainer_for  # noqa: E402
 
-MEAN_POOLED = ("minilm", "mpnet")  # sentence encoders
-ROWS, MAX_LENGTH = 48, 48
+ROWS = 48
 
 
 def refusal(act: Callable[[], Any]) -> str:
@@ -88,16 +89,10 @@ def scaler() -> dict[str, Any]:
 
 
 def gpus() -> dict[str, int]:
-    """How many GPUs are visible, and how many a Trainer would use by the library's arguments and by the course's."""
+    """How many GPUs are visible, and how many a Trainer would use."""
     with tempfile.TemporaryDirectory() as folder:
         library = TrainingArguments(output_dir=folder, report_to="none")
-    run = runtime.run_folder(config())
-    return {
-        "visible": torch.cuda.device_count(),
-        "library": library.n_gpu,
-        "encoder": training.arguments(config(), run, BERT, ROWS).n_gpu,
-        "encoder-decoder": training.seq2seq_arguments(config(), run, BERT, ROWS).n_gpu,
-    }
+    return {"visible": torch.cuda.device_count(), "library": library.n_gpu}
 
 
 # ---------------------------------------------------------------- the encoders
@@ -106,7 +101,7 @@ def gpus() -> dict[str, int]:
 class Types:
     """Notes in which types a model's linear layers compute, while it is trained and at other times."""
 
-    def __init__(self, trainer: training.OrderedTrainer):
+    def __init__(self, trainer: Trainer):
         self.seen: dict[str, set[str]] = {"training": set(), "predicting": set()}
         self.trainer = trainer
         for module in trainer.model.modules():
@@ -119,7 +114,7 @@ class Types:
 
 def predictions(model: torch.nn.Module, encoded: Any, collate: Callable) -> torch.Tensor:
     """A model's logits of encoded rows in their order, without any Trainer."""
-    columns = [name for name in encoded.column_names if name != "labels"]
+    columns = [name for name in encoded.column_names if name != "label"]
     with torch.inference_mode():
         batches = (collate([encoded.select_columns(columns)[i] for i in range(k, k + 8)]) for k in range(0, len(encoded), 8))
         return torch.cat([model(**batch.to(model.device)).logits for batch in batches]).cpu()
@@ -127,20 +122,17 @@ def predictions(model: torch.nn.Module, encoded: Any, collate: Callable) -> torc
 
 def encoder(name: str) -> dict[str, Any]:
     """Trains a tiny twin for a dozen steps, predicts, saves, loads again and predicts once more."""
-    cfg = config(model=name, epochs=1.0, batch_size=4, evaluations_per_epoch=2)
-    rows = data.load_split("ag_news", "train", ROWS, cfg.seed)
-    pooling = "mean" if name in MEAN_POOLED else "first"
-    model, tokenizer, _ = models.load_encoder(
-        name, "random", rows.features["label"].names, tokenizer_texts=rows["text"], pooling=pooling, max_length=MAX_LENGTH
-    )
-    encoded, run = data.encode(rows, tokenizer, MAX_LENGTH), runtime.run_folder(cfg)
-    args = training.arguments(cfg, run, model, len(encoded), logging_steps=1)
-    trainer = training.trainer(model, tokenizer, args, {"train": encoded, "validation": encoded}, None, patience=9)
-    types, before = Types(trainer), copy.deepcopy(model.state_dict())
-    losses = [row["loss"] for row in training.fit(trainer, run) if "loss" in row]
+    cfg = config(model=name, epochs=1.0, batch_size=4)
+    run = runtime.run_folder(cfg)
+    trainer = trainer_for(cfg, run, rows=ROWS)
+    types, before, model = Types(trainer), copy.deepcopy(trainer.model.state_dict()), trainer.model
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    trainer.args.train_sampling_strategy = "random"  # predictions in the order of the rows
+    encoded = trainer.eval_dataset
     reported = torch.tensor(trainer.predict(encoded).predictions)
-    models.save(model, tokenizer, run.model)
-    reloaded, _ = models.load_saved(run.model)
+    trainer.save_model(str(run.model))
+    reloaded = AutoModelForSequenceClassification.from_pretrained(run.model).to(model.device).eval()
     return {
         "gpus": trainer.args.n_gpu if trainer.model_wrapped is model else 0,  # else something is wrapped around the model
         "losses": losses,
@@ -162,9 +154,10 @@ def fact(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    runtime.setup()
+    runtime.quiet()
     facts = {check.__name__: fact(check) for check in (placement, autocast, scaler, gpus)}
-    facts |= {name: fact(lambda name=name: encoder(name)) for name in models.ENCODERS}
+    torch.cuda.device_count = lambda: 1  # as many as `course.setup` shows to a lesson's process
+    facts |= {name: fact(lambda name=name: encoder(name)) for name in ENCODERS}
     Path(sys.argv[1]).write_text(json.dumps(facts), encoding="utf8")
 
 

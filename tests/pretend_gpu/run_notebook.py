@@ -89,7 +89,7 @@ def succeeds(lesson: str, outputs: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("lessons", nargs="+", metavar="lesson", help="task-1/ag-news; plain ones before others, which go offline")
+    parser.add_argument("lessons", nargs="+", metavar="lesson", help="task-1/ag-news")
     parser.add_argument("--capability", default="7.5", help="compute capability: 7.5, a T4's, trains in fp16; 8.0, an A100's, in bf16")
     parser.add_argument("--set", default="", help='overrides of the configuration, "key=value key=value"')
     options = parser.parse_args()
@@ -97,7 +97,7 @@ def main() -> None:
     os.environ.setdefault("COURSE_PROFILE", "tiny")
     with tempfile.TemporaryDirectory(prefix="pretend-gpu-") as folder:
         outputs = Path(os.environ.setdefault("COURSE_OUTPUTS", folder))
-        standin.start(os.environ["COURSE_PROFILE"])  # for plain lessons: later bitsandbytes has imported the Hub's client
+        standin.start(os.environ["COURSE_PROFILE"])  # later bitsandbytes has imported the Hub's client
         start(f"Pretended GPU {options.capability}", tuple(map(int, options.capability.split("."))))
         went_well = [succeeds(lesson, outputs) for lesson in options.lessons]
     sys.exit(not all(went_well))
