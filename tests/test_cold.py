@@ -19,7 +19,7 @@ from shared.course.runtime import ROOT
 from tests.programs import NOTEBOOKS
 
 pytestmark = pytest.mark.slow
-LIMIT, LAB_LIMIT = 20.0, 30.0  # seconds that a lesson may take in tiny, imports included, and a lab, which trains many models
+LIMIT = 20.0  # seconds that a notebook may take in tiny, imports included
 # the kernel's own seconds, which do not depend on what else the machine does; tests have one thread each
 USED = "import time\n\nprint(f'seconds of the processor: {time.process_time():.1f}')"
 cold = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
@@ -71,8 +71,7 @@ def test_runs_alone_in_an_empty_folder(notebook, bare, tmp_path):
     folder = tmp_path / "content with spaces"
     printed = run_all(notebook, folder, variables(tmp_path, COURSE_REPO=bare))
     assert "profile tiny on cpu" in printed
-    limit = LAB_LIMIT if notebook.parent.name.startswith("lab-") else LIMIT
-    assert float(re.search(r"seconds of the processor: ([\d.]+)", printed)[1]) <= limit
+    assert float(re.search(r"seconds of the processor: ([\d.]+)", printed)[1]) <= LIMIT
     assert (folder / "fine-tuning-course" / "shared" / "course" / "runtime.py").is_file()
     assert list((folder / "fine-tuning-course" / "outputs").glob("*/results.json"))
     assert sorted(entry.name for entry in folder.iterdir()) == ["fine-tuning-course"]
