@@ -678,6 +678,14 @@ def test_columns_are_guessed_where_it_is_plain_and_said(write, columns, said, ca
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("day", ["2024-01-{:02}", "{}.1.2024", "2024-01-{:02} 10:30:00"])
+def test_a_day_and_a_column_that_always_says_the_same_are_no_labels_beside_one_that_could_be(write, day):
+    rows = [
+        {"Datum": day.format(n % 9 + 1), "Bewertung": row["label"], "Rezension": row["text"], "Kanal": "web"} for n, row in enumerate(ROWS)
+    ]
+    assert named(data.from_file(write("my.csv", delimited(rows, ";")), text="", label="")) == WANTED
+
+
 def test_where_it_is_not_plain_the_reader_is_asked(write):
     rows = [
         {"one": row["text"], "two": row["text"] + " Indeed so.", "kind": row["label"], "shop": "ab"[n % 2]} for n, row in enumerate(ROWS)
@@ -1004,6 +1012,11 @@ def test_wrong_places_are_corrected_and_said_and_foreign_answers_left_out(write,
         context="",
         answers="",
     )
+
+
+def test_paragraphs_without_articles_around_them(write):
+    bare = [paragraph for article in articles("v2.0")["data"] for paragraph in article["paragraphs"]]
+    assert asked(write("my.json", json.dumps(bare))).keys() == asked(write("whole.json", json.dumps(articles("v2.0")))).keys()
 
 
 def test_squads_form_with_something_missing(write):

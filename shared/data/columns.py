@@ -33,6 +33,7 @@ ALIKE = [  # names that go for the same thing
 ]
 FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1, "FALSE": 0, "TRUE": 1}
 SEPARATORS = "|;,"
+DAY = re.compile(r"\d{4}-\d\d?-\d\d?\b.*|\d\d?[./]\d\d?[./]\d{2,4}\b.*")
 NUMBER, WHOLE = re.compile(r"-?\d+(\.\d+)?"), re.compile(r"-?\d+(\.0+)?")
 
 
@@ -152,7 +153,15 @@ def _by_look(part: Part, column: str, columns: dict[str, str], chosen: dict[str,
     flags = [one for one in right if _looks(part, one) == "flag"]
     if column == "labels" and len(flags) > 1:
         return {column: flags}
+    if len(right) > 1:
+        right = [one for one in right if not _says_little(part, one)]
     return {column: right} if column in LABELS and len(right) == 1 else {}
+
+
+def _says_little(part: Part, column: str) -> bool:
+    """Whether the first cells are all the same, or all days: no label where another column can be one."""
+    cells = set(filter(None, map(written, _plain(part.table[column].slice(0, LOOK_AT)))))
+    return len(cells) == 1 or all(map(DAY.fullmatch, cells))
 
 
 # ---------------------------------------------------------------- texts

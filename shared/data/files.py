@@ -420,9 +420,11 @@ def _are_objects(value: Any) -> bool:
 
 
 def _questions(name: str, rows: list[dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """The rows themselves; a row a question where they are SQuAD's articles."""
-    if "paragraphs" not in rows[0]:
+    """The rows themselves; a row a question where they are SQuAD's articles, or its paragraphs without articles around them."""
+    if "paragraphs" not in rows[0] and "qas" not in rows[0]:
         return rows
+    if "paragraphs" not in rows[0]:
+        rows = [{"paragraphs": rows}]
     try:
         found = [(row, paragraph, qa) for row in rows for paragraph in row["paragraphs"] for qa in paragraph["qas"]]
         return [
