@@ -383,6 +383,13 @@ def test_excel_with_a_title_above_the_table_and_sheets_for_splits(write):
     assert len(found["test"]) == 6 and len(found["train"]) + len(found["validation"]) == 30
 
 
+def test_excel_with_a_csv_that_stands_in_one_column(write, capsys):
+    lines = delimited(({"label": row["label"], "text": f"{row['text']}; so; it is"} for row in ROWS), ";").splitlines()
+    found = data.from_file(write("my.xlsx", workbook(Reviews=pd.DataFrame(lines))), text="", label="")
+    assert [row["text"] for row in named(found)] == [f"{row['text']}; so; it is" for row in WANTED]
+    assert "my.xlsx: 36 rows (Excel, sheet 'Reviews', separated by semicolons)" in capsys.readouterr().out
+
+
 def test_excel_names_the_row(write, capsys):
     path = write("my.xlsx", workbook(S=pd.DataFrame([*ROWS, {"text": " ", "label": "fish"}])))
     assert named(data.from_file(path, text="", label="")) == WANTED

@@ -214,11 +214,24 @@ def _excel(name: str, raw: bytes) -> list[Part]:
     for sheet in kept:
         lines = ((at, [_cell(value) for value in row]) for at, row in enumerate(sheets[sheet].itertuples(index=False), 1))
         two = min(2, sheets[sheet].shape[1])  # a title above the table stands alone in its row
-        part = _grid(name, itertools.dropwhile(lambda line, two=two: sum(map(bool, line[1])) < two, lines), "row")
+        part = _cut(name, sheets[sheet]) or _grid(
+            name, itertools.dropwhile(lambda line, two=two: sum(map(bool, line[1])) < two, lines), "row"
+        )
         part.how = f"Excel, sheet '{sheet}'" + f" of {len(sheets)}" * (len(sheets) > 1) + part.how
         part.split = split_of(sheet) if len(kept) > 1 else ""
         parts.append(part)
     return parts
+
+
+def _cut(name: str, sheet: Any) -> Part | None:
+    """The table in a sheet of one column, where a spreadsheet did not cut the lines of a CSV; None where nothing can be cut."""
+    text = "\n".join(map(_cell, sheet[0])) if sheet.shape[1] == 1 else ""
+    delimiter, _ = _delimiter(text[:400_000], "")
+    if delimiter not in text.partition("\n")[0]:
+        return None
+    part = _csv(name, text.encode(), "utf-8")
+    part.how = f", {part.how}"
+    return part
 
 
 def _cell(value: Any) -> str:
