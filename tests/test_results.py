@@ -462,7 +462,7 @@ def test_families_say_what_may_not_be_compared(checkout):
     contender(checkout, "task-2/t5-squad")
     *_, note = report.families_table(checkout, checkout).splitlines()
     assert note.startswith("- **Answer from a text (SQuAD)**: **the scores must not be compared with each other**")
-    assert "the scored rows" in note and "the number of training rows" in note
+    assert "the scored rows" in note and re.search(r"the training rows \([\d,]+ and [\d,]+\)", note)
 
 
 def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
@@ -470,23 +470,31 @@ def test_families_set_the_encoder_of_a_decoders_lesson_beside_it(checkout):
     score = {"value": 0.8, "low": 0.7, "high": 0.9}
     card = {"id": "small one", "parameters": 22, "trained": 11, "seconds": 90.0}
     results["tables"] |= {"systems": [{"system": "encoder", "accuracy": score}], "encoder": [card]}
+    results["tables"]["pairs"] = [{"other": "zero-shot", "p": 0.001}, {"other": "encoder", "p": 0.2614}]
     (checkout / "task-3/llm-sst2/results/laptop.json").write_text(json.dumps(results))
     *_, encoder, decoder, blank, note = plain(report.families_table(checkout, checkout)).splitlines()
     assert "| encoder |" in encoder and "| small one |" in encoder and "accuracy **80.0 % [70.0, 90.0]**" in encoder
     assert "| 11 of 22 | 1.5 | –, " in encoder
     assert "| decoder |" in decoder and f"{results['model']['trainable']:,} of" in decoder
-    assert blank == "" and note == "- **Sentiment of a sentence (SST-2)**: scored on the same rows, so the scores may be compared."
+    assert blank == "" and note == (
+        "- **Sentiment of a sentence (SST-2)**: scored on the same rows, so the scores may be compared (McNemar's exact test: p = 0.26, "
+        f"so these rows do not tell the two apart); what differs: the parameters (22 and {results['model']['parameters']:,})."
+    )
 
 
 def test_families_compare_a_labs_refusals_with_a_lessons_on_the_same_rows(checkout):
     lab_contender(checkout, 0.61)
-    contender(checkout, "task-3/llm-squad-v2", **refusing())
+    score = {"f1": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    contender(checkout, "task-3/llm-squad-v2", metrics=score, baselines={"always refuse": {"f1": 0.5}}, **refusing())
+    template = checkout / "task-3/llm-squad-v2/report.md.j2"
+    template.write_text(template.read_text().replace("accuracy", "f1"))
     table = plain(report.families_table(checkout, checkout)).splitlines()
     rows = [row for row in table if row.startswith("| Answer or refuse")]
     assert len(rows) == 2 and "F1 **61.0 % [56.0, 66.0]** | 50.0 % (always refuse)" in rows[0] and "| 900 | 100 |" in rows[1]
     assert "| [Lab: stride and spans](task-2/lab-stride-and-spans/lab_stride_and_spans.ipynb), laptop | small one |" in rows[0]
     assert "| 11 of 22 | 1.5 | 1,234 MiB, cpu |" in rows[0]
-    assert table[-1] == "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared."
+    note = "- **Answer or refuse (SQuAD v2)**: scored on the same rows, so the scores may be compared; what differs: the parameters (22 and"
+    assert table[-1].startswith(note) and "training rows" not in table[-1]
 
 
 def test_families_notice_other_rows(checkout):

@@ -539,24 +539,34 @@ def _family_row(task: str, entry: dict[str, Any], base: Path) -> str:
 
 
 def _what_differs(entries: list[dict[str, Any]]) -> str:
-    """Whether the scores of one task may be compared, from what the results record."""
+    """Whether the scores of one task may be compared, and what else differs, from what the results record."""
     first, *others = entries
     rows = [(entry["prints"], entry["scored"], entry["results"]["seed"]) for entry in entries]  # halves are drawn by seed
-    same_rows = all(other == rows[0] for other in rows)
-    same_metric = all(entry["metric"] == first["metric"] for entry in others)
-    differs = []
-    if not same_rows:
-        differs.append("the scored rows")
-    if not same_metric:
-        differs.append("the measure")
-    if any(entry["train_rows"] != first["train_rows"] for entry in others):
-        differs.append("the number of training rows")
-    if any(entry["results"]["profile"] != first["results"]["profile"] for entry in others):
-        differs.append("the profile")
+    comparable = all(other == rows[0] for other in rows) and all(entry["metric"] == first["metric"] for entry in others)
+    differs = [] if all(other == rows[0] for other in rows) else ["the scored rows"]
+    for what, values in {
+        "measure": [entry["metric"] for entry in entries],
+        "training rows": [entry["train_rows"] for entry in entries],
+        "parameters": [entry["parameters"] for entry in entries],
+        "profile": [entry["results"]["profile"] for entry in entries],
+    }.items():
+        if len(set(values)) > 1:
+            differs.append(f"the {what} ({' and '.join(f'{one:,}' if isinstance(one, int) else one for one in values)})")
     apart = " and ".join([", ".join(differs[:-1]), differs[-1]] if len(differs) > 1 else differs)
-    if same_rows and same_metric:
-        return "scored on the same rows, so the scores may be compared" + (f"; what differs: {apart}." if apart else ".")
+    if comparable:
+        same = f"scored on the same rows, so the scores may be compared{_told_apart(entries)}"
+        return same + (f"; what differs: {apart}." if apart else ".")
     return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own baseline."
+
+
+def _told_apart(entries: list[dict[str, Any]]) -> str:
+    """What McNemar's test says of an encoder and a decoder that one run scored; "" for other entries, whose rows stand in no results."""
+    one_run = len({entry["lesson"] for entry in entries}) == 1
+    pairs = entries[0]["results"]["tables"].get("pairs", []) if one_run else []
+    p = next((pair["p"] for pair in pairs if pair["other"] == ENCODER), None)
+    if p is None:
+        return ""
+    return f" (McNemar's exact test: p = {p:.2g}{', so these rows do not tell the two apart' if p >= 0.05 else ''})"
 
 
 # ---------------------------------------------------------------- the repository's address
