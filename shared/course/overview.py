@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURE = "overview.png"
+IN_SIGHT = r"\*"  # the READMEs say what it means
 COLUMNS = {
     "en": "| | Lesson | New in it | After | Minutes, T4 / CPU | Score, baseline | |",
     "id": "| | Pelajaran | Yang baru | Sesudah | Menit, T4 / CPU | Skor, pembanding | |",
@@ -32,6 +33,7 @@ class Row:
     report: str
     colab: str
     kaggle: str
+    in_sight: bool  # whether test scores were in sight when the recipe was chosen
 
 
 def order(root: Path) -> dict[str, dict[str, Any]]:
@@ -55,7 +57,7 @@ def table(rows: list[Row], language: str = "en", up: str = "") -> str:
         links = f"[Colab]({row.colab}) [Kaggle]({row.kaggle}) [report]({up}{row.report})"
         lines.append(
             f"| {row.number} | [{row.title}]({up}{row.notebook}) | {row.new[language]} | {row.after} | {row.minutes} "
-            f"| {score}<br>{row.baseline:.1f} | {links} |"
+            f"| {score}{IN_SIGHT if row.in_sight else ''}<br>{row.baseline:.1f} | {links} |"
         )
     return "\n".join(lines)
 

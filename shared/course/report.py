@@ -381,7 +381,7 @@ def overview_rows(root: Path, lessons: list[Path]) -> list[overview.Row]:
                     score=tuple(scale * part["score"][key] for key in ("value", "low", "high")),
                     baseline=scale * part["baseline"][1], published=published, notebook=notebook,
                     report=(lesson / "report.md").relative_to(root).as_posix(),
-                    colab=colab_link(address, notebook), kaggle=kaggle_link(address, notebook),
+                    colab=colab_link(address, notebook), kaggle=kaggle_link(address, notebook), in_sight=getattr(page, "in_sight", False),
                 )
             )  # fmt: skip
     return rows
