@@ -588,19 +588,22 @@ def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple
 
 @drawn
 def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
-    """One stacked bar a system, its parts the shares of each outcome: {system: {outcome: share}}, best outcome first."""
-    figure, axes = _figure(1.6 + 0.55 * len(shares))
-    names = list(shares)[::-1]
-    colours = (GREEN, BLUE, "#E69F00", GREY)
+    """One stacked bar a system, its parts the shares of at most five outcomes: {system: {outcome: share}}, best outcome first."""
+    figure, axes = _figure(2.1 + 0.55 * len(shares))
+    names, first = list(shares)[::-1], next(iter(shares))
+    kinds = list(shares[first])
+    colours = (GREEN, BLUE, "#E69F00", GREY, ORANGE)[: len(kinds)]
     left = np.zeros(len(names))
-    for outcome, colour in zip(next(iter(shares.values())), colours, strict=False):
+    for outcome, colour in zip(kinds, colours, strict=True):
         values = np.array([shares[name][outcome] for name in names])
         axes.barh(names, values, left=left, color=colour, label=outcome, height=0.6)
         for at, value in enumerate(values):
             if value > 0.08:
                 axes.text(left[at] + value / 2, at, f"{value:.0%}", ha="center", va="center", color="white")
         left += values
-    axes.set(xlabel="share of the questions", xlim=(0, 1), title=title)
+    axes.set(xlabel="share of the questions", xlim=(0, 1))
     axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=len(colours))
+    figure.legend(loc="outside lower center", ncols=2)
+    most = sorted(kinds, key=lambda outcome: -shares[first][outcome])[:2]
+    _finding(figure, f"{title}: {first} " + ", ".join(f"{shares[first][outcome]:.0%} '{outcome}'" for outcome in most))
     return figure

@@ -517,12 +517,22 @@ def test_the_axis_of_points_ends_where_it_is_told_to():
 
 
 def test_outcomes_stacks_the_shares_of_each_system_to_one_and_writes_the_large_ones():
-    [axes] = plots.outcomes(OUTCOMES, "t").axes
+    figure = plots.outcomes(OUTCOMES, "Answers")
+    [axes] = figure.axes
+    assert figure.get_suptitle() == "Answers: writing 50% 'perfect', 30% 'partial'"
     assert ticks(axes.get_yticklabels()) == ["pointing", "writing"]  # the first system stands on top
     ends = [bar.get_x() + bar.get_width() for bar in axes.containers[-1]]
     np.testing.assert_allclose(ends, 1)
     assert legend(axes) == ["perfect", "partial", "zero"]
     assert sorted(text.get_text() for text in axes.texts) == ["20%", "25%", "30%", "50%", "70%"]
+
+
+def test_outcomes_draws_five_kinds_and_refuses_a_sixth():
+    five = dict.fromkeys(("right", "refused, rightly", "refused", "wrong", "invented"), 0.2)
+    [axes] = plots.outcomes({"model": five}, "Answers").axes
+    assert len({bar.get_facecolor() for part in axes.containers for bar in part}) == 5 and axes.containers[-1][0].get_x() == 0.8
+    with pytest.raises(ValueError):
+        plots.outcomes({"model": five | {"more": 0.0}}, "Answers")
 
 
 @pytest.mark.parametrize("classes", [2, 3, 12, 13, 30, 60])
