@@ -96,7 +96,8 @@ def test_ctrl_c_after_a_training_that_died_is_nobodys_but_the_readers(run):
         def on_step_end(self, args, state, control, **kwargs):
             raise ZeroDivisionError
 
-    usual = signal.getsignal(signal.SIGINT)
+    usual = signal.default_int_handler
+    signal.signal(signal.SIGINT, usual)  # a training that died in another test may have left its own
     with pytest.raises(ZeroDivisionError):
         lesson(run, extra=(Dies(),)).train()
     with pytest.raises(KeyboardInterrupt):
