@@ -22,6 +22,24 @@ pytestmark = pytest.mark.slow
 LIMIT = 20.0  # seconds that a notebook may take in tiny, imports included
 # the kernel's own seconds, which do not depend on what else the machine does; tests have one thread each
 USED = "import time\n\nprint(f'seconds of the processor: {time.process_time():.1f}')"
+STRANGER = """
+import json, pathlib, sys
+from shared import course
+course.setup()  # the stand-in Hub, which has the base of adapters
+import peft, torch, transformers
+folder = pathlib.Path(sys.argv[1])
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+if (folder / "adapter_config.json").is_file():
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(folder)
+else:
+    (name,) = json.loads((folder / "config.json").read_text(encoding="utf8"))["architectures"]
+    model = getattr(transformers, name).from_pretrained(folder)
+text = tokenizer("The mill of Hove burned down.", return_tensors="pt")
+if model.can_generate():
+    print("wrote", model.generate(**text, max_new_tokens=4, min_new_tokens=2).shape[1], "tokens")
+else:
+    print("finite:", all(part.isfinite().all().item() for part in model(**text).to_tuple()))
+"""
 cold = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
@@ -75,6 +93,17 @@ def test_runs_alone_in_an_empty_folder(notebook, bare, tmp_path):
     assert (folder / "fine-tuning-course" / "shared" / "course" / "runtime.py").is_file()
     assert list((folder / "fine-tuning-course" / "outputs").glob("*/results.json"))
     assert sorted(entry.name for entry in folder.iterdir()) == ["fine-tuning-course"]
+    if not notebook.parent.name.startswith("lab-"):
+        (model,) = (folder / "fine-tuning-course" / "outputs").glob("*/model")
+        answer_of_a_stranger(model, folder / "fine-tuning-course", variables(tmp_path))
+
+
+def answer_of_a_stranger(model: Path, checkout: Path, environment: dict[str, str]) -> None:
+    """Load what a lesson has saved in a fresh process, by the libraries' own classes, and let it answer."""
+    command = [sys.executable, "-c", STRANGER, str(model)]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^(finite: True|wrote ([2-9]|\d\d) tokens)$", done.stdout, re.MULTILINE), done.stdout
 
 
 def test_runs_from_a_read_only_checkout(bare, tmp_path):
