@@ -1336,6 +1336,22 @@ def opinions(labels: tuple[str, ...], each: int = 15) -> list[dict]:
     ]
 
 
+def test_a_decoder_answers_a_readers_questions(write, tmp_path):
+    file = write("export.csv", delimited(annotated(), ";").encode("utf-8-sig"))
+    said, results = run("llm-squad-v2", tmp_path / "runs", f"data={file}", "question=Frage", "context=Absatz", "answers=Antwort")
+    assert results is not None, said
+    (folder,) = (tmp_path / "runs").glob("*_llm-squad-v2")
+    assert {split: (part["source"], part["rows"]) for split, part in results["data"].items()} == {
+        "train": ("file export.csv", 64),
+        "held_out": ("file export.csv", 8),
+        "validation": ("file export.csv", 18),
+    }
+    assert results["tables"]["groups"][0]["unit"] == "paragraphs"
+    page = (folder / "report.md").read_text(encoding="utf8")
+    assert page.startswith("# Your questions with a decoder: answer, or refuse\n") and "from the file export.csv" in page
+    assert not re.search("published|Contamination|written for this course|SQuAD v2|Earlier versions", page)
+
+
 def test_a_decoder_answers_with_the_labels_of_a_readers_file(write, tmp_path):
     content = delimited(reviews(), ";", "\r\n").encode("cp1252")
     told = ("sentence=review", "label=stars", "epochs=1")
@@ -1428,13 +1444,13 @@ TRAINS = [
 @pytest.mark.parametrize(
     ("name", "rows", "sets"),
     [
-        ("buses.csv", BUSES, ()),
+        ("buses.tsv", BUSES, ()),
         pytest.param("züge.jsonl", TRAINS, ("source=de", "target=zh", "translator=", "prefix=german:"), marks=pytest.mark.slow),
     ],
     ids=["a row number called id", "a language without spaces"],
 )
 def test_translation_runs_on_a_readers_file(write, tmp_path, name, rows, sets):
-    file = write(name, delimited(rows, ";") if name.endswith("csv") else lines(rows))
+    file = write(name, lines(rows) if name.endswith("jsonl") else delimited(rows, "\t").encode("utf-8-sig"))
     said, results = run("t5-en-id", tmp_path / "runs", f"data={file}", "epochs=1", *sets)
     assert results is not None, said
     (folder,) = (tmp_path / "runs").glob("*_t5-en-id")
@@ -1443,7 +1459,7 @@ def test_translation_runs_on_a_readers_file(write, tmp_path, name, rows, sets):
         "validation": (f"file {name}", 6),
         "test": (f"file {name}", 12),
     }
-    chinese = name != "buses.csv"
+    chinese = name != "buses.tsv"
     kept = {example["gold"] for example in results["examples"]}
     assert kept <= {row["zh" if chinese else "indonesian"] for row in rows}
     systems = {row["system"]: row for row in results["tables"]["systems"]}
