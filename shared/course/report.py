@@ -542,8 +542,8 @@ def _what_differs(entries: list[dict[str, Any]]) -> str:
     """Whether the scores of one task may be compared, and what else differs, from what the results record."""
     first, *others = entries
     rows = [(entry["prints"], entry["scored"], entry["results"]["seed"]) for entry in entries]  # halves are drawn by seed
-    comparable = all(other == rows[0] for other in rows) and all(entry["metric"] == first["metric"] for entry in others)
-    differs = [] if all(other == rows[0] for other in rows) else ["the scored rows"]
+    same_rows = all(other == rows[0] for other in rows)
+    differs = [] if same_rows else ["the scored rows"]
     for what, values in {
         "measure": [entry["metric"] for entry in entries],
         "training rows": [entry["train_rows"] for entry in entries],
@@ -553,7 +553,7 @@ def _what_differs(entries: list[dict[str, Any]]) -> str:
         if len(set(values)) > 1:
             differs.append(f"the {what} ({' and '.join(f'{one:,}' if isinstance(one, int) else one for one in values)})")
     apart = " and ".join([", ".join(differs[:-1]), differs[-1]] if len(differs) > 1 else differs)
-    if comparable:
+    if same_rows and all(entry["metric"] == first["metric"] for entry in others):
         same = f"scored on the same rows, so the scores may be compared{_told_apart(entries)}"
         return same + (f"; what differs: {apart}." if apart else ".")
     return f"**the scores must not be compared with each other**, for what differs is {apart}; compare each with its own baseline."
