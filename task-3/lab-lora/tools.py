@@ -15,14 +15,16 @@ SUPPORT, AGAINST, OPEN = "support it", "do not support it", "cannot decide"
 
 
 def numbers(key: str, text: str, kind: type = float, least: int = 1) -> list:
-    """ "1,4,64" as sorted numbers without doubles; CourseError for other texts, negative numbers, and fewer than `least`."""
+    """ "1,4,64" as sorted numbers without doubles; CourseError for other texts, fewer than `least`, and numbers below 0 (a seed may be 0)."""
     try:
         found = sorted({kind(part) for part in text.split(",")})
     except ValueError:
         example = "1e-4,3e-4" if kind is float else "1,64"
-        raise CourseError(f"--set {key}={text}: write numbers with commas and no blanks, for example {key}={example}") from None
-    if found[0] < 0 or len(found) < least:
-        raise CourseError(f"--set {key}={text}: give {least} or more different numbers, none of them negative")
+        raise CourseError(f"{key}={text}: write numbers with commas and no blanks, for example {key}={example}") from None
+    if len(found) < least:
+        raise CourseError(f"{key}={text}: give {least} or more different numbers")
+    if found[0] < 0 or (found[0] == 0 and key != "seeds"):
+        raise CourseError(f"{key}={text}: {found[0]:g} is too small, give numbers above 0")
     return found
 
 
@@ -66,7 +68,7 @@ def over_seeds(values: Sequence[float]) -> dict[str, float]:
 def over_rows(values: np.ndarray, seed: int = 0) -> dict[str, float]:
     """The mean of [seeds, rows] with a bootstrap interval: what other rows would give, with the same seeds."""
     rows = np.asarray(values, float).mean(0)
-    return metrics.means({"mean": rows}, metrics.intervals.resample_weights(len(rows), seed=seed), -1.0, 1.0)["mean"]
+    return metrics.means({"mean": rows}, metrics.resample_weights(len(rows), seed=seed), -1.0, 1.0)["mean"]
 
 
 def difference(a: np.ndarray, b: np.ndarray, seed: int = 0) -> dict[str, dict[str, float]]:
