@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from shared import lora
@@ -72,7 +73,7 @@ def test_an_answer_of_its_end_alone_is_refused(model):
 
 
 def test_merging_leaves_the_adapted_model_as_it_is(model):
-    adapted = lora.add_adapters(model, 2, 4)
+    adapted = get_peft_model(model, LoraConfig(r=2, lora_alpha=4, target_modules=lora.target_modules(model)))
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
