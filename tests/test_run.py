@@ -176,6 +176,19 @@ def test_a_failure_is_one_line_with_cause_and_section_and_stops(checkout, capsys
     assert [line.startswith(f"CourseError: {cause}") for line in error.traceback] == [True]  # no traceback through the helpers
 
 
+def test_a_failed_run_keeps_no_output_of_cells_that_it_never_ran(checkout):
+    folder = lesson(checkout, "broken", "1 / 0", "print('accuracy 0.9')")
+    path = folder / "broken.ipynb"
+    committed = nbformat.read(path, 4)
+    committed.cells[-1].outputs = [nbformat.v4.new_output("stream", name="stdout", text="accuracy 0.9262")]
+    committed.cells[-1].execution_count = 3
+    nbformat.write(committed, path)
+    assert run.main(["broken", "--profile", "tiny"]) == 1
+    executed = nbformat.read(checkout / "outputs/failed/broken.ipynb", 4)
+    assert executed.cells[-3].outputs[0].ename == "ZeroDivisionError"
+    assert (executed.cells[-1].outputs, executed.cells[-1].execution_count) == ([], None)
+
+
 def test_a_run_leaves_everything_in_its_run_folder_and_nothing_in_the_lesson(checkout, capsys):
     """And it runs, with --keep-going, although the lesson before it failed."""
     lesson(checkout, "broken", "raise ValueError('no such luck')")

@@ -175,6 +175,9 @@ INTERRUPTS, FINISHING = Interrupts(), threading.Lock()
 def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.NotebookNode, Exception | None]:
     """Run a notebook in a fresh kernel of this very interpreter; the notebook comes back also where a cell failed."""
     notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:  # a run that fails must not show what another run printed
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
     sections = _sections(notebook)
     manager = AsyncKernelManager(kernel_spec_manager=KernelSpecManager(kernel_dirs=[]), kernel_name="python3")
     client = NotebookClient(
