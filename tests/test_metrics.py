@@ -325,6 +325,21 @@ def test_no_rows_are_refused_in_one_line(score):
         score()
 
 
+@pytest.mark.parametrize("score", [metrics.reliability, metrics.expected_calibration_error], ids=lambda score: score.__name__)
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (np.full((3, 2), 0.5), [0, 1], "2 labels but probabilities of 3 rows"),
+        (np.full((1, 2), 0.5), [0, 1], "2 labels but probabilities of 1 rows"),
+        (np.full((2, 2), np.nan), [0, 1], "nan is no probability"),
+        (np.array([[3.0, -2.0], [0.0, 1.0]]), [0, 1], "3 is no probability: apply softmax or sigmoid to logits"),
+    ],
+)
+def test_calibration_of_what_is_no_probability_is_refused_in_one_line(score, probabilities, labels, message):
+    with pytest.raises(CourseError, match=rf"^{message}"):
+        score(probabilities, np.array(labels))
+
+
 @pytest.mark.parametrize(("first", "second"), [([0.5, 1.0], [1.0]), ([1.0], [0.5, 1.0]), ([0.1, 0.2, 0.3], [0.1, 0.2])])
 def test_mean_difference_refuses_unequal_lengths(first, second):
     with pytest.raises(CourseError, match=rf"^{len(first)} scores against {len(second)}: a paired difference needs both on the same rows$"):

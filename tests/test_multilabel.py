@@ -422,6 +422,22 @@ def test_a_threshold_search_over_the_whole_validation_set_takes_no_time():
     assert min(seconds) < 0.5
 
 
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        (lambda: multilabel_scores(np.eye(3), np.full((3, 3), 0.2)), r"^predictions hold 0.2: give 0 and 1, or booleans"),
+        (lambda: multilabel_scores(np.full((3, 3), 2), np.eye(3)), r"^gold labels hold 2: give 0 and 1, or booleans"),
+        (lambda: multilabel_scores(np.full((3, 3), np.nan), np.eye(3)), r"^gold labels hold nan: "),
+        (lambda: best_thresholds(np.eye(3), np.full((3, 3), np.nan)), r"^nan is no probability: "),
+        (lambda: best_thresholds(np.eye(3), np.full((3, 3), -1.5)), r"^-1.5 is no probability: apply softmax or sigmoid"),
+        (lambda: best_thresholds(np.eye(3), np.full((2, 3), 0.5)), r"^3 labels but probabilities of 2 rows"),
+    ],
+)
+def test_numbers_that_are_no_marks_or_no_probabilities_are_refused_in_one_line(score, message):
+    with pytest.raises(CourseError, match=message):
+        score()
+
+
 @pytest.mark.parametrize("score", [multilabel_scores, best_thresholds], ids=lambda score: score.__name__)
 def test_no_rows_are_refused_in_one_line(score):
     with pytest.raises(CourseError, match=r"^there are no rows to score: give at least one$"):

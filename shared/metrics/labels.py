@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from shared.course.runtime import CourseError
 from shared.metrics.intervals import RESAMPLES, Metric, interval, some_rows, wilson
 
 
@@ -180,6 +181,18 @@ def _character_pairs(text: str) -> set[str]:
     return {letters[at : at + 2] for at in range(max(1, len(letters) - 1))} - {""}
 
 
+def as_probabilities(values: np.ndarray, rows: int) -> np.ndarray:
+    """`values` in float64, checked: numbers from 0 to 1 for `rows` rows. Raises CourseError for none, too few, logits and nan."""
+    some_rows(rows)
+    values = np.asarray(values, np.float64)
+    if len(values) != rows:
+        raise CourseError(f"{rows} labels but probabilities of {len(values)} rows: they must be row by row the same")
+    outside = values[~((values > -1e-6) & (values < 1 + 1e-6))]  # catches nan too
+    if outside.size:
+        raise CourseError(f"{outside[0]:g} is no probability: apply softmax or sigmoid to logits; nan means that the model's weights broke")
+    return values
+
+
 # ---------------------------------------------------------------- calibration
 
 
@@ -187,9 +200,10 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     """Confidence against accuracy in equal-width bins of the top probability.
 
     Returns {'confidence', 'accuracy', 'count'}, each [bins]; an empty bin has 0 in all. The first bin is closed on
-    both sides, the others are (low, high], as in Guo et al. 2017 (arXiv 1706.04599). Raises CourseError for no rows.
+    both sides, the others are (low, high], as in Guo et al. 2017 (arXiv 1706.04599). Raises CourseError for no rows,
+    for labels of other rows, and for what is no probability.
     """
-    some_rows(len(labels))
+    probabilities = as_probabilities(probabilities, len(labels))
     top = probabilities.max(-1)
     correct = probabilities.argmax(-1) == labels
     which = np.searchsorted(np.arange(1, bins) / bins, top, side="left")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from shared.course.runtime import CourseError
-from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, some_rows, wilson
-from shared.metrics.labels import ratio, share_of
+from shared.metrics.intervals import RESAMPLES, Metric, interval, resample_weights, wilson
+from shared.metrics.labels import as_probabilities, ratio, share_of
 
 
 def apply_thresholds(probabilities: np.ndarray, thresholds: float | np.ndarray) -> np.ndarray:
@@ -23,6 +23,15 @@ def apply_thresholds(probabilities: np.ndarray, thresholds: float | np.ndarray) 
     return probabilities >= thresholds
 
 
+def as_marks(values: np.ndarray, whose: str) -> np.ndarray:
+    """Booleans from booleans or 0 and 1. Raises CourseError for other numbers: a probability of .2 would count as a label."""
+    values = np.asarray(values)
+    other = values[(values != 0) & (values != 1)]
+    if other.size:
+        raise CourseError(f"{whose} hold {other[0]:g}: give 0 and 1, or booleans (`apply_thresholds` makes them of probabilities)")
+    return values.astype(bool)
+
+
 def label_counts(gold: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """True positives, predictions and gold labels per label: {'hits', 'predicted', 'support'}.
 
@@ -30,9 +39,9 @@ def label_counts(gold: np.ndarray, predicted: np.ndarray, weights: np.ndarray | 
         gold, predicted: booleans or 0/1, [rows, labels].
         weights: how often each row counts, [..., rows]; then every array has shape [..., labels], else [labels].
 
-    Raises ValueError where the two differ in shape.
+    Raises ValueError where the two differ in shape, CourseError where they hold other numbers.
     """
-    gold, predicted = np.asarray(gold, bool), np.asarray(predicted, bool)
+    gold, predicted = as_marks(gold, "gold labels"), as_marks(predicted, "predictions")
     if gold.shape != predicted.shape:
         raise ValueError(f"gold labels have shape {gold.shape}, predictions {predicted.shape}: they must be the same")
     if weights is None:
@@ -97,10 +106,9 @@ def best_thresholds(gold: np.ndarray, probabilities: np.ndarray) -> tuple[np.nda
     cuts are a cumulative sum. The threshold lies half-way to the next lower probability, so that it does not hang on
     one row; of equal F1 the highest threshold wins. A label without gold rows gets threshold 1 and F1 0.
     For one threshold over all labels pass both arrays as a single column: `best_thresholds(g.reshape(-1, 1), ...)`.
-    Raises CourseError for no rows.
+    Raises CourseError for no rows and for what is no probability.
     """
-    some_rows(len(gold))
-    gold, probabilities = np.asarray(gold, bool), np.asarray(probabilities, np.float64)
+    gold, probabilities = as_marks(gold, "gold labels"), as_probabilities(probabilities, len(gold))
     order = np.argsort(-probabilities, axis=0, kind="stable")
     ranked = np.take_along_axis(probabilities, order, axis=0)
     hits = np.cumsum(np.take_along_axis(gold, order, axis=0), axis=0)
