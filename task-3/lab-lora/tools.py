@@ -15,7 +15,7 @@ SUPPORT, AGAINST, OPEN = "support it", "do not support it", "cannot decide"
 
 
 def numbers(key: str, text: str, kind: type = float, least: int = 1) -> list:
-    """ "1,4,64" as sorted numbers without doubles; CourseError for other texts, fewer than `least`, and numbers below 0 (seeds: 0 may be)."""
+    """ "1,4,64" as sorted numbers without doubles; CourseError for other texts, fewer than `least`, numbers below 0 (seeds may be 0)."""
     try:
         found = sorted({kind(part) for part in text.split(",")})
     except ValueError:
