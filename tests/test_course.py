@@ -253,6 +253,22 @@ def test_a_substitute_is_called_one_in_the_results_and_the_report(run, monkeypat
     assert plain["id"] == "google-t5/t5-small (packaged)" and "stands_in_for" not in plain
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({"train": 20, "test": 99}, "NOTE: 99 scored rows: below about 100"),
+        ({"train": 20, "validation": 30, "test": 100}, ""),  # the validation rows are for choices
+        ({"train": 20, "validation": 30}, "NOTE: 30 scored rows"),
+        ({"train": 900, "matched": 200, "mismatched": 50}, ""),
+        ({"train": 20}, ""),
+    ],
+)
+def test_few_scored_rows_are_said(data, said, capsys):
+    session.note_few_rows({name: {"rows": rows} for name, rows in data.items()})
+    out = capsys.readouterr().out
+    assert out.startswith(said) and bool(out) == bool(said)
+
+
 def test_results_are_kept_whatever_the_hub_says(run, monkeypatch):
     from shared.course import upload
 

@@ -405,6 +405,15 @@ def test_what_is_not_finite_becomes_null(tmp_path):
     assert found == {"auc": None, "rows": [{"norm": None, "loss": 0.5}, [None, 1]]}
 
 
+@pytest.mark.parametrize(("rows", "said"), [(99, ", so few that the intervals of means are too narrow"), (100, "")])
+def test_a_report_on_few_rows_says_so_beside_the_intervals(rows, said):
+    lesson = ROOT / "task-3" / "phi2-xsum"
+    results = json.loads((lesson / "results" / "laptop.json").read_text(encoding="utf8"))
+    results["data"]["test"]["rows"] = rows
+    page = report.render(lesson / "report.md.j2", results, "plots", "results.json")
+    assert f"intervals over the test articles{said}; they do not cover" in page
+
+
 def test_json_is_written_whole_or_not_at_all(tmp_path):
     target = tmp_path / "results.json"
     report.write_json(target, {"a": 1})

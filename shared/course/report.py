@@ -137,6 +137,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
+def few(drawn: int, least: int = 100) -> str:
+    """What to add where so few rows, or groups of rows, were drawn that a bootstrap's interval of a mean covers less than it says."""
+    return "" if drawn >= least else ", so few that the intervals of means are too narrow"
+
+
 def changed(overrides: dict[str, Any]) -> str:
     """What a run was told with --set, as the end of a sentence; '' for none. What changes nothing of the training is left out."""
     pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key not in ASIDE]
@@ -159,6 +164,7 @@ def environment(folder: Path) -> jinja2.Environment:
         "md": escape,
         "code": code_span,
         "duration": duration,
+        "few": few,
         "changed": changed,
         "n": lambda value: f"{value:,}",
     }
