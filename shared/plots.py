@@ -272,14 +272,12 @@ def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
 
 
 @drawn
-def comparison(
-    scores: dict[str, dict], measure: str, top: float = 1.0, lower_is_better: bool = False, lines: dict[str, float] | None = None
-) -> Figure:
+def comparison(scores: dict[str, dict], measure: str, top: float = 1.0, lower_is_better: bool = False) -> Figure:
     """Horizontal bars of one measure, the best on top. `scores`: {system: {'value', and 'low', 'high' if known}}.
 
     "this model" has a colour of its own; where no system has that name, the best one. A system whose name begins with "published" is
     an open mark: its score comes from other rows or another recipe. `top` is where the measure's axis ends: 1 for shares, 100 or
-    less for ROUGE and BLEU. `lines` are figures that all bars are to be read against.
+    less for ROUGE and BLEU.
     """
     figure, axes = _figure(1.3 + 0.42 * len(scores))
     names = sorted(scores, key=lambda name: scores[name]["value"], reverse=lower_is_better)
@@ -298,10 +296,6 @@ def comparison(
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    for name, value in (lines or {}).items():
-        axes.axvline(value, color="black", linestyle="--", label=name)
-    if lines:
-        figure.legend(loc="outside lower center")
     _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith(("published", f"{OWN},"))], top))
     return figure
 
@@ -322,24 +316,6 @@ def _distance(scores: dict[str, dict], ranked: list[str], top: float) -> str:
     inside = scores[OWN].get("low", np.inf) <= scores[best]["value"] <= scores[OWN].get("high", -np.inf)
     doubt = ", which lies within its interval" if inside else ""
     return f"This model is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}{doubt}"
-
-
-@drawn
-def differences(found: dict[str, dict], label: str) -> Figure:
-    """Paired differences with their intervals, one a line, zero marked: {what is compared: {'value', 'low', 'high'}}."""
-    figure, axes = _figure(1.3 + 0.42 * len(found))
-    for at, difference in enumerate(reversed(found.values())):
-        value, low, high = (difference[part] for part in ("value", "low", "high"))
-        clear = low > 0 or high < 0
-        spread = [[max(value - low, 0)], [max(high - value, 0)]]
-        axes.errorbar(value, at, xerr=spread, fmt="o", color=ORANGE if clear else BLUE, capsize=3)
-    axes.axvline(0, color=GREY, linestyle="--")
-    axes.set_yticks(range(len(found)), [textwrap.fill(name, 30) for name in reversed(found)])
-    axes.set(xlabel=label, ylim=(-0.6, len(found) - 0.4))
-    axes.grid(axis="y", visible=False)
-    clear = sum(difference["low"] > 0 or difference["high"] < 0 for difference in found.values())
-    _finding(figure, f"{clear} of {len(found)} differences are clear of zero")
-    return figure
 
 
 @drawn
