@@ -8,8 +8,8 @@ from shared.course.runtime import ROOT, CourseError
 
 sys.path.insert(0, str(ROOT / "task-3" / "lab-lora"))
 
-import tools
-from tools import AGAINST, OPEN, SUPPORT
+import lora_tools as tools
+from lora_tools import AGAINST, OPEN, SUPPORT
 
 
 def test_a_list_in_a_setting_is_sorted_and_without_doubles():
