@@ -72,10 +72,6 @@ _LLAMA = {
     "vocab_size": 128_256, "hidden_size": 2_048, "intermediate_size": 8_192, "num_hidden_layers": 16, "num_attention_heads": 32,
     "num_key_value_heads": 8, "tie_word_embeddings": True,
 }  # fmt: skip
-_SMOL = {
-    "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1_536, "num_hidden_layers": 30, "num_attention_heads": 9,
-    "num_key_value_heads": 3, "tie_word_embeddings": True,
-}  # fmt: skip
 _PHI = {"vocab_size": 51_200, "hidden_size": 2_560, "intermediate_size": 10_240, "num_hidden_layers": 32, "num_attention_heads": 32}
 MODELS = {
     "google-bert/bert-base-uncased": Model("classes", BertConfig(), 0.44),
@@ -84,7 +80,6 @@ MODELS = {
     "google-t5/t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
     "google-t5/t5-base": Model("text", cost.TEXT_MODELS["T5-base"].config(), 0.89),
     "unsloth/Llama-3.2-1B": Model("next token", LlamaConfig(**_LLAMA), 2.5, adapted=True),
-    "HuggingFaceTB/SmolLM2-135M-Instruct": Model("next token", LlamaConfig(**_SMOL), 0.27, adapted=True),
     "microsoft/phi-2": Model("next token", PhiConfig(**_PHI, partial_rotary_factor=0.4, resid_pdrop=0.1), 5.6, adapted=True),
 }
 Shape = tuple[int, int, int]  # rows of a batch, tokens of the longest row, of its target (1 where there is none)

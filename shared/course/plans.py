@@ -194,27 +194,8 @@ def lab_stride_and_spans(p: Plan, c: dict[str, Any]) -> None:
     p.fetch(c["model"], c["model"])  # the reader, and the encoder's configuration
 
 
-def lab_lora(p: Plan, c: dict[str, Any]) -> None:
-    rows, test, held = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["held_out_rows"]
-    usual, large = sorted(map(int, c["batch_sizes"].split(",")))[:2]
-    lists = (c["seeds"], c["ranks"], c["rates"], c["full_rates"])
-    seeds, ranks, rates, whole = (len(set(text.split(","))) for text in lists)  # ranks: beside that of `rank`
-    half = 0.5  # a step of whole weights has half of the kernels of one with adapters
-    scored = seeds * ((2 + ranks) * rates + 3 + half * whole)  # all layers, attention, each rank; rsLoRA twice, DoRA; whole weights
-    larger, tested = 2 * seeds * (1 + half), seeds * (2 + half)  # at two rates in large batches; three methods for the test rows
-    once, longest = {"answer": 0.15, "epochs": 1}, c["max_length"] + 20  # the question and the answer
-    p.training(27, rows, 0, longest, batch=large, times=larger, **once)  # first, for its memory
-    p.training(27, rows, 0, longest, batch=usual, times=scored + tested, **once)
-    p.training(27, rows, 0, longest, batch=usual, times=2, part="other", **once)  # exercise 1
-    p.reading(37, held, batch=2 * usual, times=scored + larger + 2)
-    p.reading(37, test, batch=2 * usual, times=tested + half)
-    p.reading(128, max(4, held // 15), batch=1, times=scored + larger + tested + 2)  # unrelated texts, one at a time
-    p.hold(20 * p.deep(c["model"], "parameters") + p.deep(c["model"], "activations", 0.03))  # all weights in training, and their copy
-    p.fetch(loads=1)
-
-
 _ALL = (
     ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
-    lab_measuring, lab_stride_and_spans, lab_lora,
+    lab_measuring, lab_stride_and_spans,
 )  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}
