@@ -33,6 +33,7 @@ import jinja2
 from shared import plots
 from shared.course import overview, runtime
 from shared.course.runtime import ASIDE, ROOT, CourseError, RunFolder, first_line, unknown, write_whole
+from shared.metrics.intervals import ENOUGH_ROWS
 
 PROFILES_BY_WEIGHT = ("paper", "colab", "laptop", "tiny")  # a report is about the largest profile that was run
 MEASURES = {"f1": "F1", "micro_f1": "micro-F1", "macro_f1": "macro-F1", "rouge1": "ROUGE-1", "bleu": "BLEU", "chrf": "chrF"}
@@ -137,7 +138,7 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
 
 
-def few(drawn: int, least: int = 100) -> str:
+def few(drawn: int, least: int = ENOUGH_ROWS) -> str:
     """What to add where so few rows, or groups of rows, were drawn that a bootstrap's interval of a mean covers less than it says."""
     return "" if drawn >= least else ", so few that the intervals of means are too narrow"
 

@@ -246,12 +246,14 @@ def save_results(
     return results
 
 
-def note_few_rows(data: dict[str, dict[str, Any]], least: int = 100) -> None:
-    """Say where the scored rows are so few that a bootstrap's intervals are too narrow; `lab-measuring` simulates by how much."""
+def note_few_rows(data: dict[str, dict[str, Any]]) -> None:
+    """Say where the scored rows are so few that a bootstrap's intervals are too narrow."""
+    from shared.metrics.intervals import ENOUGH_ROWS
+
     tested = [name for name in data if name.startswith("test")] or [name for name in data if name.startswith(("validation", "matched"))]
-    rows = min((data[name]["rows"] for name in tested), default=least)
-    if rows < least:
-        print(f"NOTE: {rows} scored rows: below about {least}, intervals of means and F1 are too narrow (task-1/lab-measuring)")
+    rows = min((data[name]["rows"] for name in tested), default=ENOUGH_ROWS)
+    if rows < ENOUGH_ROWS:
+        print(f"NOTE: {rows} scored rows: below about {ENOUGH_ROWS}, intervals of means and F1 are too narrow (task-1/lab-measuring)")
 
 
 def _finish(run: RunFolder, results: dict[str, Any], figures: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from shared.course.runtime import CourseError
 
 RESAMPLES = 1_000
+ENOUGH_ROWS = 100  # of fewer, a bootstrap's interval of a mean covers less than it says; `lab-measuring` simulates by how much
 Metric = dict[str, float]  # {'value', 'low', 'high'}
 
 
