@@ -1,4 +1,4 @@
-# make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=laptop takes the Hub's data)
+# make run    set up, run the lessons on the bundled rows, render their reports (PROFILE=laptop takes the Hub's data, LESSONS="lessons labs" all)
 # make test   set up, run every notebook and every quick test
 # make test-slow  what takes longer: notebooks cold and against a stand-in Hub, lessons killed and resumed, two processes
 # make demo   the newest run of a lesson as a web page: make demo LESSON=task-1/ag-news (needs requirements-demo.txt)
@@ -14,6 +14,8 @@ PROFILE ?= $(COURSE_PROFILE)
 SET ?=
 FOLDER ?= student
 DATA ?= $(if $(PROFILE)$(COURSE_DATA),,bundled)
+# The first look at the course leaves out the solutions, which train more models than the lessons do.
+WHAT = $(or $(LESSONS),lessons $(if $(filter bundled,$(DATA)),--skip-solutions))
 PY = $(VENV)/bin/python
 # uv installs in a fraction of pip's time. It does not read pip's settings, so they are handed on; where it fails, pip does the work.
 UV = $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)") $(if $(PIP_CERT),SSL_CERT_FILE="$(PIP_CERT)") $(PY) -m uv pip install --quiet --python $(PY)
@@ -39,7 +41,7 @@ ifneq ($(SET),)
 run: export COURSE_SET := $(SET)
 endif
 run: $(VENV)/.installed-offline
-	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(LESSONS) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),laptop)))
+	$(if $(DATA),COURSE_DATA="$(DATA)") $(PY) -m shared.run --keep-going $(WHAT) $(addprefix --profile ,$(or $(PROFILE),$(if $(filter bundled,$(DATA)),laptop)))
 
 test: $(VENV)/.installed
 	$(PY) -m ruff check .

@@ -573,6 +573,30 @@ def curves(at: np.ndarray, lines: dict[str, np.ndarray], labels: tuple[str, str,
 
 
 @drawn
+def rate_sweep(rates: np.ndarray, lines: dict[str, np.ndarray], loss: str, before: float | None = None) -> Figure:
+    """A loss after trainings at several learning rates: {method: [loss at each rate, nan where it was not trained]}.
+
+    The title says where each method's loss is lowest or, if the loss `before` training is given, how far it rises at most.
+    """
+    figure, axes = _figure()
+    found = []
+    for (name, values), colour in zip(lines.items(), sns.color_palette("colorblind", len(lines)), strict=True):
+        tried = ~np.isnan(values)
+        axes.plot(rates[tried], values[tried], color=colour, marker="o", label=name)
+        at = np.nanargmin(values) if before is None else np.nanargmax(values)
+        found.append(f"{name} {'' if before is None else f'{values[at]:.2f} '}at {rates[at]:g}")
+    if before is not None:
+        axes.axhline(before, color=GREY, linestyle="--", label="before training")
+    axes.set_xscale("log")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    axes.minorticks_off()
+    axes.set(xlabel="learning rate", ylabel=loss)
+    figure.legend(loc="outside lower center", ncols=4)
+    _finding(figure, ("Lowest: " if before is None else f"{before:.2f} before training; highest after it: ") + ", ".join(found))
+    return figure
+
+
+@drawn
 def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple[str, str]) -> Figure:
     """Bars side by side, a cluster a name: {group: [value of each name]}; `labels` of the vertical axis and the title."""
     figure, axes = _figure()

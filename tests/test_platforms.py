@@ -237,7 +237,7 @@ def test_a_kernel_on_windows_does_not_get_the_consoles_ctrl_c_as_well(platform, 
     monkeypatch.setattr(NotebookClient, "execute", lambda self, **how: started.append(how))
     path = tmp_path / "empty.ipynb"
     path.write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}', encoding="utf8")
-    run.execute(path, run.Progress("task-9/empty", tmp_path / "events", io.StringIO()), 60)
+    run.execute(path, run.Progress("task-9/empty", tmp_path / "events", io.StringIO()), run.parse([]))
     (how,) = started
     assert {key: value for key, value in how.items() if key not in ("env", "cleanup_kc")} == flags
 

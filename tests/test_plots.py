@@ -70,6 +70,7 @@ FIGURES = {
     "windows": (lambda: plots.windows(CUTS, {"A": (48, 54)}), 2),
     "stride_sweep": (lambda: plots.stride_sweep(STRIDES, 64), 2),
     "curves": (lambda: plots.curves(np.arange(3), CURVES, ("threshold", "score", "a title"), {"in use": 1.0}), 1),
+    "rate_sweep": (lambda: plots.rate_sweep(np.array([1e-4, 1e-3]), {"full": np.array([0.5, 0.4])}, "loss", 0.45), 1),
     "grouped_bars": (lambda: plots.grouped_bars(GROUPS, ["words", "pairs"], ("share", "a title")), 1),
     "distributions": (lambda: plots.distributions(LENGTHS, "ratio", "Length ratio", (0, 2.5)), 2),
     "size_curve": (lambda: plots.size_curve(SIZES, ("bleu", "chrf")), 2),
@@ -497,6 +498,20 @@ def test_curves_draw_every_line_and_mark_places():
     assert lines["micro-F1"].get_xdata().tolist() == [64, 128, 512] and lines["micro-F1"].get_ydata().tolist() == [0.2, 0.6, 0.1]
     assert set(lines["in use"].get_xdata()) == {128.0}
     assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title(), axes.get_ylim()[0]) == ("tokens", "share", "What is kept", 0)
+
+
+def test_a_rate_sweep_says_where_each_loss_is_lowest_or_how_far_it_rose():
+    rates, lines = np.array([1e-5, 1e-4, 1e-3]), {"full": np.array([0.5, 0.3, np.nan]), "LoRA": np.array([np.nan, 0.6, 0.4])}
+    figure = plots.rate_sweep(rates, lines, "loss on held-out rows")
+    (axes,) = figure.axes
+    assert figure.get_suptitle() == "Lowest: full at 0.0001, LoRA at 0.001" and axes.get_xscale() == "log"
+    drawn = {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines}
+    assert drawn == {"full": ([1e-5, 1e-4], [0.5, 0.3]), "LoRA": ([1e-4, 1e-3], [0.6, 0.4])}
+    low, high = axes.get_ylim()
+    assert low < 0.3 and high > 0.6  # no point on the frame
+    figure = plots.rate_sweep(rates, lines, "loss on texts", before=0.35)
+    title = "0.35 before training; highest after it: full 0.50 at 1e-05, LoRA 0.60 at 0.0001"
+    assert figure.get_suptitle().replace("\n", " ") == title and set(figure.axes[0].lines[-1].get_ydata()) == {0.35}
 
 
 def test_grouped_bars_draw_a_bar_a_group_and_name_side_by_side():

@@ -35,6 +35,9 @@ def test_finds_lessons_by_full_name_short_name_and_task():
     assert run.find_lessons(["task-1/ag-news"]) == run.find_lessons(["ag-news"]) == expected
     assert set(expected) <= set(run.find_lessons(["task-1"]))
     assert run.find_lessons(["ag-news", "task-1/ag-news"]) == expected
+    lessons, labs = run.find_lessons(["lessons"]), run.find_lessons(["labs"])
+    assert {path.parent.name.startswith("lab-") for path in lessons} == {False} and lessons[0] == expected[0]
+    assert {path.parent.name.startswith("lab-") for path in labs} == {True} and sorted(lessons + labs) == sorted(every)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,7 @@ def test_finds_lessons_by_full_name_short_name_and_task():
         (["--profile", "lapto"], r"unknown profile 'lapto': did you mean 'laptop'\? known are tiny, laptop, colab, paper"),
         (["--profile", "colab"], r"profile 'colab' needs a CUDA GPU .* set COURSE_PROFILE=laptop"),
         (["--profile", "full"], r"profile 'colab' needs a CUDA GPU .* set COURSE_PROFILE=laptop"),
+        (["--commit", "--skip-solutions"], r"--commit publishes .* run to its end: leave out --skip-solutions"),
         (["--profile", "tiny", "--set", "epochs"], r"cannot read the override 'epochs': write it as key=value"),
     ],
 )
@@ -79,6 +83,14 @@ def test_make_run_takes_bundled_rows_unless_told_otherwise(arguments, environmen
     (command,) = [line for line in shown.stdout.splitlines() if "-m shared.run" in line]
     assert (f'COURSE_DATA="{data}"' in command) if data else ("COURSE_DATA" not in command)
     assert (f"--profile {profile}" in command) if profile else ("--profile" not in command)
+    assert " lessons " in command and ("--skip-solutions" in command) == (data == "bundled")
+
+
+@MAKE
+def test_make_run_runs_a_lesson_that_is_named_to_its_end():
+    command = ["make", "-n", "run", "LESSONS=task-1/ag-news"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--keep-going task-1/ag-news" in shown and "--skip-solutions" not in shown
 
 
 @MAKE
@@ -174,6 +186,18 @@ def test_a_failure_is_one_line_with_cause_and_section_and_stops(checkout, capsys
     executed = nbformat.read(checkout / "outputs/failed/broken.ipynb", 4)
     [error] = [out for cell in executed.cells if cell.cell_type == "code" for out in cell.outputs if out.output_type == "error"]
     assert [line.startswith(f"CourseError: {cause}") for line in error.traceback] == [True]  # no traceback through the helpers
+
+
+@pytest.mark.parametrize("flags", [[], ["--skip-solutions"]])
+def test_solutions_are_left_out_where_that_is_asked_for(flags, checkout, capsys):
+    folder = lesson(checkout, "demo", SETTINGS, RESULTS, "print('solved')")
+    notebook = nbformat.read(folder / "demo.ipynb", 4)
+    notebook.cells[-1].metadata["tags"] = ["solution"]
+    nbformat.write(notebook, folder / "demo.ipynb")
+    assert run.main(["demo", "--profile", "tiny", *flags]) == 0
+    (executed,) = (checkout / "outputs").glob("*/demo.ipynb")
+    *_, solution = nbformat.read(executed, 4).cells
+    assert [output.text for output in solution.outputs] == ([] if flags else ["solved\n"])
 
 
 def test_a_failed_run_keeps_no_output_of_cells_that_it_never_ran(checkout):

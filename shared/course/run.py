@@ -1,7 +1,7 @@
 """Run lessons from the command line: execute notebooks headless, with a live line of where each one is.
 
     python -m shared.run task-1/ag-news --profile laptop --set train_rows=2000 --set epochs=1
-    python -m shared.run --profile tiny --keep-going          all lessons, on a CPU two at a time
+    python -m shared.run --profile tiny --keep-going          all lessons and labs, on a CPU two at a time
     COURSE_DATA=folder python -m shared.run ag-news --commit  put notebook, results, plots and report into the lesson
 
 The executed notebook, results, plots, report and model land in `outputs/<run>/`; the lesson's own folder changes only
@@ -40,14 +40,14 @@ from shared.course.runtime import ROOT, CourseError, unknown
 
 
 def find_lessons(names: list[str]) -> list[Path]:
-    """The notebooks meant by lesson names: 'task-1/ag-news', 'ag-news', a whole 'task-1', or nothing for all."""
+    """The notebooks meant by names: 'task-1/ag-news', 'ag-news', a whole 'task-1', 'lessons' or 'labs', or nothing for all."""
     known = {path.parent.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.glob("task-*/*/*.ipynb"))}
     if not names or names == ["all"]:
         return list(known.values())
     chosen = []
     for name in names:
         wanted = name.strip("/")
-        matches = [path for key, path in known.items() if wanted in (key, key.split("/")[0], key.split("/")[1])]
+        matches = [path for key, path in known.items() if wanted in (key, *key.split("/"), "labs" if "/lab-" in key else "lessons")]
         if not matches:
             raise unknown("lesson", name, list(known))
         chosen += [path for path in matches if path not in chosen]
@@ -172,7 +172,7 @@ def _apart() -> dict[str, int]:
 INTERRUPTS, FINISHING = Interrupts(), threading.Lock()
 
 
-def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.NotebookNode, Exception | None]:
+def execute(path: Path, progress: Progress, options: argparse.Namespace) -> tuple[nbformat.NotebookNode, Exception | None]:
     """Run a notebook in a fresh kernel of this very interpreter; the notebook comes back also where a cell failed."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:  # a run that fails must not show what another run printed
@@ -183,7 +183,8 @@ def execute(path: Path, progress: Progress, timeout: int) -> tuple[nbformat.Note
     client = NotebookClient(
         notebook,
         km=manager,
-        timeout=timeout,
+        timeout=options.timeout,
+        skip_cells_with_tag="solution" if options.skip_solutions else "skip-execution",
         startup_timeout=300,  # a busy machine may need more than the usual minute
         resources={"metadata": {"path": str(path.parent)}},
         record_timing=False,
@@ -251,7 +252,7 @@ def run_lesson(path: Path, options: argparse.Namespace) -> bool:
         events = Path(scratch) / "progress.jsonl"
         events.touch()
         with Progress(name, events, alone=options.jobs == 1) as progress:
-            notebook, error = execute(path, progress, options.timeout)
+            notebook, error = execute(path, progress, options)
     if not runtime.is_main_process():  # of several that train together; the first one writes and tells
         return error is None
     with FINISHING:
@@ -314,11 +315,12 @@ def _shown(path: Path) -> str:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m shared.run", description="execute lessons headless")
-    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1; default: all")
+    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="task-1/ag-news, ag-news, task-1, lessons, labs; default: all")
     parser.add_argument("--profile", help="tiny, laptop, colab or paper; default: colab with a CUDA GPU, else laptop")
     parser.add_argument("--data", help="a folder of <name>/<split>.parquet, 'hub' or 'bundled'")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override the configuration")
     parser.add_argument("--commit", action="store_true", help="copy notebook, results and plots into the lesson")
+    parser.add_argument("--skip-solutions", action="store_true", help="leave out the solutions of the exercises, many of which train")
     parser.add_argument("--keep-going", action="store_true", help="go on with the next lesson after a failure")
     parser.add_argument("--jobs", type=int, help="lessons at a time; default: 2 on a CPU, 1 with --commit, whose seconds are published")
     parser.add_argument("--timeout", type=int, default=6 * 3600, help="seconds a single cell may take")
@@ -341,6 +343,8 @@ def prepare_environment(options: argparse.Namespace) -> None:
         os.environ["COURSE_SET"] = " ".join(shlex.quote(f"{key}={value}") for key, value in pairs.items())
     if os.environ.get("COURSE_OUTPUTS"):
         os.environ["COURSE_OUTPUTS"] = str(Path(os.environ["COURSE_OUTPUTS"]).expanduser().resolve())
+    if options.commit and options.skip_solutions:
+        raise CourseError("--commit publishes a notebook that was run to its end: leave out --skip-solutions")
     if options.commit:  # what gets published shows no text that is not the course's own
         os.environ["COURSE_TEXTS"] = "withhold"
     os.environ.pop("MPLBACKEND", None)  # the kernel's inline backend draws the figures

@@ -34,6 +34,9 @@ ALIKE = [  # names that go for the same thing
 FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "False": 0, "True": 1, "false": 0, "true": 1, "FALSE": 0, "TRUE": 1}
 SEPARATORS = "|;,"
 DAY = re.compile(r"\d{4}-\d\d?-\d\d?\b.*|\d\d?[./]\d\d?[./]\d{2,4}\b.*")
+LIST = re.compile(r"(?:array\(|tensor\()?\[")
+ITEM = r"""'[^']*'|"[^"]*"|True|False|-?\d+\.?\d*"""
+PRINTED = re.compile(rf"\[\s*(?:{ITEM})(?:\s+(?:{ITEM}))+\s*\]")  # as NumPy prints an array, without commas
 NUMBER, WHOLE = re.compile(r"-?\d+(\.\d+)?"), re.compile(r"-?\d+(\.0+)?")
 
 
@@ -213,7 +216,9 @@ def labels(part: Part, names: list[str], several: bool) -> tuple[list[list[str] 
         known = [name.rpartition(".")[2] for name in names]
     else:
         cells = _plain(part.table[names[0]])
-        texts = [cell for cell in cells if isinstance(cell, str) and not cell.lstrip().startswith("[")]
+        if "+" not in cells:  # in SNLI, where annotators disagreed
+            cells = [None if cell == "-" else cell for cell in cells]
+        texts = [cell for cell in cells if isinstance(cell, str) and not LIST.match(cell.strip(BLANK))]
         separator = next((mark for mark in SEPARATORS if several and any(mark in cell for cell in texts)), None)
         lists = [_listed(cell, separator) for cell in cells]
     widths = {len(row) for row in lists if row is not None}
@@ -241,7 +246,7 @@ def _flags(part: Part, name: str) -> list[int]:
 
 def _listed(cell: Any, separator: str | None) -> list | None:
     """A label cell as a list; None where it says nothing."""
-    if isinstance(cell, str) and cell.strip(BLANK).startswith("["):
+    if isinstance(cell, str) and LIST.match(cell.strip(BLANK)):
         cell = _literal(cell.strip(BLANK))
     if isinstance(cell, list | tuple):
         return list(cell)
@@ -251,8 +256,10 @@ def _listed(cell: Any, separator: str | None) -> list | None:
 
 
 def _literal(text: str) -> Any:
-    """What a cell with JSON, a Python list or a NumPy array says; the text itself where it is none of them."""
-    text = re.sub(r"array\((\[.*?\])(, dtype=\w+)?\)", r"\1", text, flags=re.DOTALL)
+    """What a cell with JSON, a Python list, a NumPy array or a tensor says; the text itself where it is none of them."""
+    text = re.sub(r"(?:array|tensor)\((\[.*?\])(?:, \w+=[^()]+)?\)", r"\1", text, flags=re.DOTALL)
+    if PRINTED.fullmatch(text):  # Python would read ['a' 'b'] as ['ab']
+        text = f"[{', '.join(re.findall(ITEM, text))}]"
     for reader in (json.loads, ast.literal_eval):
         try:
             return reader(text)

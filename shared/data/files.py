@@ -34,6 +34,7 @@ BATCH = 10_000  # rows of a text file that become columns at once
 BLANK = "\t\n\v\f\r \x85\xa0\u1680\u205f\u2060\u3000\ufeff" + "".join(map(chr, [*range(0x2000, 0x2010), *range(0x2028, 0x2030)]))
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 NAMES = ("text", "sentence", "label", "labels", "class", "category", "question", "context", "answer", "source", "target", "title", "id", "")
+VALUE, ENDS = re.compile(r"[-+]?\d+([.,]\d+)*"), (".", "!", "?", "\u3002", "\uff01", "\uff1f")  # a number; how a sentence ends
 SPLITS = {
     "train": "train", "training": "train", "test": "test", "testing": "test",
     "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
@@ -359,13 +360,25 @@ def _grid(name: str, rows: Iterator[tuple[int, list[str]]], unit: str = "line") 
 
 
 def _is_header(header: list[str], rows: list[list[str]]) -> bool:
-    """False where the first row has no usual name, and a sentence or a value that its column has again, as labels do."""
+    """False where the first row has no usual name, and reads like those below it; pandas names columns 0, 1, 2."""
     names = [cell.strip(BLANK).lower() for cell in header]
-    if set(NAMES) & set(names):
+    if set(NAMES) & set(names) or names == [str(number) for number in range(max(2, len(names)))]:
         return True
-    columns = (Counter(row[at].strip(BLANK).lower() for row in rows if at < len(row)) for at in range(len(names)))
-    again = any(column[name] > 1 for name, column in zip(names, columns, strict=True))
-    return not again and not any(len(name.split()) > 8 or len(name) > 100 for name in names)
+    columns = [[row[at].strip(BLANK).lower() for row in rows if at < len(row)] for at in range(len(names))]
+    sentences = bool(names) and all(map(_is_sentence, names, columns))
+    return not sentences and not any(map(_is_value, names, columns))
+
+
+def _is_value(cell: str, column: list[str]) -> bool:
+    """Whether a cell is no name: long, there again as labels are, or a number above numbers."""
+    if len(cell.split()) > 8 or len(cell) > 100 or column.count(cell) > 1:
+        return True
+    return bool(VALUE.fullmatch(cell)) and bool(column) and all(map(VALUE.fullmatch, column))
+
+
+def _is_sentence(cell: str, column: list[str]) -> bool:
+    """Whether a cell ends as sentences do, and most of those below it, too."""
+    return cell.endswith(ENDS) and 2 * sum(other.endswith(ENDS) for other in column) > len(column)
 
 
 def _fit(cells: list[str], header: list[str], where: str) -> list[str]:

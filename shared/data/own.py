@@ -213,6 +213,8 @@ def _check_size(rows: Rows, least: int) -> None:
     alike = Counter(name.casefold() for name in rows.names)
     if twice := [name for name in rows.names if alike[name.casefold()] > 1]:
         rows.notes.append(f"labels that differ in capital letters alone: {', '.join(twice[:6])}; are they the same?")
+    if "-1" in rows.names and {"0", "1", "2"} <= set(rows.names):
+        rows.notes.append("the label -1 beside 0, 1, 2: if it means 'no label', as on the Hub, leave out its rows")
     told = {(key, tuple(labels)) for key, labels in zip(rows.keys(whole=True), rows.labels(), strict=True)}
     if more := len(told) - len({key for key, _ in told}):
         rows.notes.append(f"{more:,} texts stand there again with another label")
