@@ -272,16 +272,18 @@ def reliability(table: dict[str, np.ndarray], error: float) -> Figure:
 
 
 @drawn
-def comparison(scores: dict[str, dict], measure: str, top: float = 1.0, lower_is_better: bool = False) -> Figure:
+def comparison(
+    scores: dict[str, dict], measure: str, top: float = 1.0, lower_is_better: bool = False, line: tuple[str, float] | None = None
+) -> Figure:
     """Horizontal bars of one measure, the best on top. `scores`: {system: {'value', and 'low', 'high' if known}}.
 
     "this model" has a colour of its own; where no system has that name, the best one. A system whose name begins with "published" is
     an open mark: its score comes from other rows or another recipe. `top` is where the measure's axis ends: 1 for shares, 100 or
-    less for ROUGE and BLEU.
+    less for ROUGE and BLEU. `line`, (text, value), is what all bars are to be read against, and then none has a colour of its own.
     """
     figure, axes = _figure(1.3 + 0.42 * len(scores))
     names = sorted(scores, key=lambda name: scores[name]["value"], reverse=lower_is_better)
-    own = OWN if OWN in scores else names[-1]
+    own = OWN if OWN in scores or line else names[-1]
     for at, name in enumerate(names):
         value, shown = scores[name]["value"], _shown(scores[name]["value"], top)
         low, high = (scores[name].get(part, value) for part in ("low", "high"))
@@ -296,7 +298,11 @@ def comparison(scores: dict[str, dict], measure: str, top: float = 1.0, lower_is
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    _finding(figure, _distance(scores, [name for name in reversed(names) if not name.startswith(("published", f"{OWN},"))], top))
+    ranked = [name for name in reversed(names) if not name.startswith(("published", f"{OWN},"))]
+    if line:
+        axes.axvline(line[1], color="black", linestyle="--", label=line[0])
+        figure.legend(loc="outside lower center")
+    _finding(figure, _beside(scores, line, top) if line else _distance(scores, ranked, top))
     return figure
 
 
@@ -305,6 +311,12 @@ OWN = "this model"
 
 def _shown(value: float, top: float) -> str:
     return f"{value:.3f}" if top <= 1 else f"{value:.1f}"
+
+
+def _beside(scores: dict[str, dict], line: tuple[str, float], top: float) -> str:
+    """How many scores lie above a line, and the lowest of all."""
+    values = [score["value"] for score in scores.values()]
+    return f"{sum(value > line[1] for value in values)} of {len(values)} lie above {line[0]}; the lowest has {_shown(min(values), top)}"
 
 
 def _distance(scores: dict[str, dict], ranked: list[str], top: float) -> str:
@@ -316,6 +328,24 @@ def _distance(scores: dict[str, dict], ranked: list[str], top: float) -> str:
     inside = scores[OWN].get("low", np.inf) <= scores[best]["value"] <= scores[OWN].get("high", -np.inf)
     doubt = ", which lies within its interval" if inside else ""
     return f"This model is {abs(gap):.1f} points {'above' if gap >= 0 else 'below'} {best}{doubt}"
+
+
+@drawn
+def differences(found: dict[str, dict], label: str) -> Figure:
+    """Paired differences with their intervals, one a line, zero marked: {what is compared: {'value', 'low', 'high'}}."""
+    figure, axes = _figure(1.3 + 0.42 * len(found))
+    for at, difference in enumerate(reversed(found.values())):
+        value, low, high = (difference[part] for part in ("value", "low", "high"))
+        clear = low > 0 or high < 0
+        spread = [[max(value - low, 0)], [max(high - value, 0)]]
+        axes.errorbar(value, at, xerr=spread, fmt="o", color=ORANGE if clear else BLUE, capsize=3)
+    axes.axvline(0, color=GREY, linestyle="--")
+    axes.set_yticks(range(len(found)), [textwrap.fill(name, 30) for name in reversed(found)])
+    axes.set(xlabel=label, ylim=(-0.6, len(found) - 0.4))
+    axes.grid(axis="y", visible=False)
+    clear = sum(difference["low"] > 0 or difference["high"] < 0 for difference in found.values())
+    _finding(figure, f"{clear} of {len(found)} differences are clear of zero")
+    return figure
 
 
 @drawn

@@ -63,6 +63,7 @@ FIGURES = {
     "confusion": (lambda: plots.confusion(np.arange(16).reshape(4, 4), NAMES), 1),
     "reliability": (lambda: plots.reliability(BINS, 0.123), 1),
     "comparison": (lambda: plots.comparison(SCORES, "accuracy"), 1),
+    "differences": (lambda: plots.differences({"A": {"value": -2.0, "low": -3.0, "high": -1.0}}, "ROUGE-1 minus right"), 1),
     "weights": (lambda: plots.weights({"null odds": 0.9, "words": -1.2, "names": 0.1}, "weight"), 1),
     "label_f1": (lambda: plots.label_f1(LABEL_TABLE), 1),
     "buckets": (lambda: plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85), 2),
@@ -306,6 +307,24 @@ def test_comparison_of_a_loss_has_the_lowest_on_top():
     assert ticks(axes.get_yticklabels()) == ["SGD", "AdamW", "Adafactor"]
     assert figure.get_suptitle() == "Adafactor (1.2), then AdamW (1.5)"
     assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [plots.BLUE.lower()] * 2 + [plots.ORANGE.lower()]
+
+
+def test_comparison_draws_a_line_to_read_all_bars_against():
+    figure = plots.comparison({"right": {"value": 20.0}, "wrong": {"value": 9.0}}, "ROUGE-1", top=30, line=("published", 10.0))
+    (axes,) = figure.axes
+    (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert list(line.get_xdata()) == [10.0, 10.0] and legend(axes) == ["published"]
+    assert figure.get_suptitle() == "1 of 2 lie above published; the lowest has 9.0"
+    assert len({bar.get_facecolor() for bar in axes.patches}) == 1
+
+
+def test_differences_mark_zero_and_say_how_many_are_clear_of_it():
+    found = {"A": {"value": -2.0, "low": -3.0, "high": -1.0}, "B": {"value": 0.5, "low": -1.0, "high": 2.0}}
+    figure = plots.differences(found, "ROUGE-1 minus right")
+    (axes,) = figure.axes
+    assert ticks(axes.get_yticklabels()) == ["B", "A"]  # matplotlib counts from the bottom
+    assert [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"] == [0]
+    assert figure.get_suptitle() == "1 of 2 differences are clear of zero"
 
 
 def test_comparison_of_a_single_system():

@@ -194,6 +194,21 @@ def lab_stride_and_spans(p: Plan, c: dict[str, Any]) -> None:
     p.fetch(c["model"], c["model"])  # the reader, and the encoder's configuration
 
 
+def lab_failures(p: Plan, c: dict[str, Any]) -> None:
+    rows, held, test = (p.rows(f"{split}_rows", "xsum", k) for k, split in enumerate(("train", "validation", "test")))
+    tokens, shape, new = min(459.0, c["article_tokens"] + 50), c["article_tokens"] + 100, c["max_new_tokens"]
+    p.cfg = c | {"checkpointing": True}
+    p.training(tokens, rows, 0, shape, answer=28, times=4 * c["seeds"], checks=0)  # one of them with logits for the prompts
+    p.training(tokens, min(16, rows), 0, shape, answer=28, part="other", epochs=1, checks=0)  # exercise 1
+    p.hold(2 * p.deep(c["model"], "parameters") + 2 * p.deep(c["model"], "weights"))  # two merged copies, one of them packed, and the model
+    p.reading(tokens, held, batch=1, times=4 * c["seeds"] + 1)
+    p.writing(tokens, test + 8, new, 16, merged=True, times=6 * c["seeds"] + 1)
+    p.writing(tokens, test + 8, new, 16, times=c["seeds"])  # merged into packed weights, which are unpacked at every token
+    p.writing(tokens, 24, new, 16, merged=True, part="other")  # exercises 1 and 3
+    p.host(test, 25.0)
+    p.fetch(more=0.3, loads=4 * c["seeds"] + 3)
+
+
 def lab_lora(p: Plan, c: dict[str, Any]) -> None:
     rows, test, held = p.rows("train_rows", "sst2"), p.rows("test_rows", "sst2", 1), c["held_out_rows"]
     usual, large = sorted(map(int, c["batch_sizes"].split(",")))[:2]
@@ -215,6 +230,6 @@ def lab_lora(p: Plan, c: dict[str, Any]) -> None:
 
 _ALL = (
     ag_news, go_emotions, mnli, rte, extractive_squad, t5_cnn_dailymail, t5_en_id, t5_squad, llm_sst2, llm_squad_v2, phi2_xsum,
-    lab_measuring, lab_stride_and_spans, lab_lora,
+    lab_measuring, lab_stride_and_spans, lab_failures, lab_lora,
 )  # fmt: skip
 PLANS: dict[str, Callable[[Plan, dict[str, Any]], None]] = {plan.__name__.replace("_", "-"): plan for plan in _ALL}
