@@ -111,6 +111,13 @@ def test_make_hands_settings_on_as_they_were_quoted(tmp_path):
     assert told.read_text() == "epochs=1"  # what the environment says stays where SET says nothing
 
 
+@pytest.mark.parametrize("name", ["task-3/phi2-xsum", "task-2/extractive-squad"])
+def test_the_report_of_a_run_links_to_the_lessons_neighbours(name, tmp_path):
+    shutil.copy(ROOT / name / "results" / "laptop.json", tmp_path / "results.json")
+    links = re.findall(r"\]\((\.\./[^)]*)\)", report.render_run(ROOT / name, tmp_path).read_text(encoding="utf8"))
+    assert links and all((tmp_path / link).is_file() for link in links)
+
+
 def test_a_tilde_in_course_outputs_is_the_home_folder(monkeypatch, tmp_path):
     for home in ("HOME", "USERPROFILE"):  # of Unix and of Windows
         monkeypatch.setenv(home, str(tmp_path))

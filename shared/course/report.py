@@ -248,7 +248,15 @@ def render_run(lesson: Path, run: Path) -> Path:
     """Write the report of one run beside its results."""
     results = json.loads((run / "results.json").read_text(encoding="utf8"))
     target = run / "report.md"
-    write_whole(target, render(lesson / "report.md.j2", results, "plots", "results.json"))
+    here, tasks = run.resolve(), lesson.parent.resolve()
+
+    def from_here(found: re.Match[str]) -> str:
+        """A link to the lesson's neighbour; on another drive of Windows there is no way from here."""
+        neighbour = tasks / found[1]
+        return f"]({link(neighbour, here) if neighbour.anchor == here.anchor else neighbour.as_uri()})"
+
+    page = render(lesson / "report.md.j2", results, "plots", "results.json")
+    write_whole(target, re.sub(r"\]\(\.\./([^)]*)\)", from_here, page))
     return target
 
 
