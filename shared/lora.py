@@ -151,11 +151,12 @@ def prepared(model: PreTrainedModel, checkpointing: bool = False) -> PreTrainedM
 class _Adapter(torch.nn.Module):
     """A linear layer with an adapter beside it, as plain as the paper's formula."""
 
-    def __init__(self, base: torch.nn.Linear, rank: int, dropout: float):
+    def __init__(self, base: torch.nn.Linear | Conv1D, rank: int, dropout: float):
         super().__init__()
+        inputs, outputs = (base.nx, base.nf) if isinstance(base, Conv1D) else (base.in_features, base.out_features)
         self.base, self.dropout = base, torch.nn.Dropout(dropout)
-        self.a = torch.nn.Linear(base.in_features, rank, bias=False)
-        self.b = torch.nn.Linear(rank, base.out_features, bias=False)
+        self.a = torch.nn.Linear(inputs, rank, bias=False)
+        self.b = torch.nn.Linear(rank, outputs, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.base(x) + self.b(self.a(self.dropout(x).to(self.a.weight.dtype)))
@@ -169,7 +170,7 @@ def sketch(rank: int, dropout: float = 0.0) -> Callable[[PreTrainedModel], PreTr
         targets = tuple(f".{target}" for target in target_modules(model))
         model.requires_grad_(False)
         for name, layer in list(model.named_modules()):
-            if isinstance(layer, torch.nn.Linear) and name.endswith(targets):
+            if isinstance(layer, torch.nn.Linear | Conv1D) and name.endswith(targets):
                 parent, _, attribute = name.rpartition(".")
                 setattr(model.get_submodule(parent), attribute, _Adapter(layer, rank, dropout))
         return model

@@ -71,7 +71,7 @@ def drawn(plot: Callable[..., Figure]) -> Callable[..., Figure]:
     @functools.wraps(plot)
     def from_record(*args: Any, **kwargs: Any) -> Figure:
         arguments = _as_json(inspect.signature(plot).bind(*args, **kwargs).arguments)
-        figure = plot(**{name: _as_arrays(part) for name, part in arguments.items()})
+        figure = plot(**{name: _as_arrays(_as_words(part)) for name, part in arguments.items()})
         figure.drawn = {"plot": plot.__name__, "arguments": arguments}
         return figure
 
@@ -93,6 +93,15 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
+
+
+def _as_words(value: Any) -> Any:
+    """Texts in which a dollar is a dollar: matplotlib reads what stands between two of them as mathematics."""
+    if isinstance(value, dict):
+        return {_as_words(key): _as_words(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_as_words(part) for part in value]
+    return value.replace("$", r"\$") if isinstance(value, str) else value
 
 
 def _as_arrays(value: Any) -> Any:

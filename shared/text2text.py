@@ -309,8 +309,9 @@ def _respelled(text: str, source: str, longest: int = 40) -> str:
 
 def _letters_of(text: str) -> list[tuple[str, int]]:
     """(letter in lower case without its accent, its place) of all that is neither white space nor an accent of its own."""
-    found = [(unicodedata.normalize("NFD", letter.lower())[0], place) for place, letter in enumerate(text) if not letter.isspace()]
-    return [(letter, place) for letter, place in found if unicodedata.category(letter) != "Mn"]
+    places = [(letter.lower(), place) for place, letter in enumerate(text) if not letter.isspace()]
+    parts = [(part, place) for letter, place in places for part in unicodedata.normalize("NFD", letter)]
+    return [(part, place) for part, place in parts if unicodedata.category(part) != "Mn"]
 
 
 def _between_words(wanted: str, letters: str, there: list[tuple[str, int]], source: str) -> tuple[int, int] | None:
@@ -319,7 +320,8 @@ def _between_words(wanted: str, letters: str, there: list[tuple[str, int]], sour
     while found >= 0:
         start, end = there[found][1], there[found + len(wanted) - 1][1] + 1
         cut = [side for side in (start, end) if 0 < side < len(source) and source[side - 1].isalnum() and source[side].isalnum()]
-        if not cut:
+        after = there[found + len(wanted)][1] if found + len(wanted) < len(there) else len(source)
+        if not cut and after >= end and (not found or there[found - 1][1] < start):  # nor a part of a syllable
             return start, end
         found = letters.find(wanted, found + 1)
     return None

@@ -42,6 +42,16 @@ def test_activations_are_what_a_real_step_keeps(config, head, precision):
     assert found.total == found.weights + found.gradients + found.optimizer + found.activations
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_saved_bytes_of_two_layers_by_hand(frozen):
+    net = torch.nn.Sequential(torch.nn.Linear(64, 128), torch.nn.GELU(), torch.nn.Linear(128, 64))
+    net[0].requires_grad_(not frozen)
+    with cost._saved_bytes(net) as saved:
+        net(torch.randn(8, 64))
+    kept = 128 if frozen else 64 + 128 + 128  # the input, before GELU, after it; weights are not counted
+    assert saved[0] == 4 * 8 * kept
+
+
 def test_flops_are_six_per_weight_and_token_plus_attention():
     length, layers, width, inner = 32, 2, 64, 128
     found = training_cost(BERT, "classes", batch=4, length=length, attention="eager")

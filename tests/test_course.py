@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 
 import jsonschema
@@ -105,6 +106,47 @@ def test_ctrl_c_after_a_training_that_died_is_nobodys_but_the_readers(run):
     assert signal.getsignal(signal.SIGINT) is usual
 
 
+def test_ctrl_c_twice_stops_a_training_that_follows_one_that_died(run):
+    class Dies(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise ZeroDivisionError
+
+    class PressTwice(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    usual = signal.default_int_handler
+    signal.signal(signal.SIGINT, usual)
+    dying = lesson(run, extra=(Dies(),))
+    for trainer in (dying, dying, lesson(run, extra=(Dies(),))):
+        with pytest.raises(ZeroDivisionError):
+            trainer.train()
+    trainer = lesson(run, extra=(PressTwice(),))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert trainer.state.global_step == 1 and signal.getsignal(signal.SIGINT) is usual
+
+
+def test_a_run_below_a_link_or_elsewhere_is_resumed_by_what_it_says(run, tmp_path, monkeypatch):
+    assert run.resume == run.part("plain-2").resume == run.name
+    os.symlink(tmp_path, tmp_path / "link")
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path / "link"))
+    again = runtime.run_folder(config(resume=run.name))
+    assert again.path == run.path.resolve() and again.resume == again.part("plain-2").resume == run.name
+    monkeypatch.setenv("COURSE_OUTPUTS", str(tmp_path / "elsewhere"))
+    assert runtime.run_folder(config(resume=again.part("plain-2").resume)).path == again.path
+
+
+def test_what_lies_beside_the_checkpoints_is_no_checkpoint(run):
+    lesson(run, save_steps=4).train()
+    newest = run.checkpoint
+    assert newest.endswith("checkpoint-8")
+    for name in ("checkpoint-9.zip", "checkpoint-9 copy", "checkpoint-9 (1)", "checkpoint-best"):
+        (run.checkpoints / name).mkdir() if "." not in name else (run.checkpoints / name).write_bytes(b"PK")
+    assert run.checkpoint == newest
+
+
 @pytest.mark.parametrize(("when", "words"), [("train", "the loss is nan at step 1"), ("evaluate", "the validation loss is nan at step 0")])
 def test_a_loss_that_is_not_finite_stops_with_cause_and_cure(run, when, words):
     trainer = lesson(run)
@@ -180,6 +222,10 @@ def test_a_training_starts_from_a_run_by_its_name_and_from_the_same_encoder_alon
         course.start_from(run.name, like=str(run.path / "other"))
     with pytest.raises(CourseError, match=r"^there is no run 'no-such-run' with a model: `ls "):
         course.start_from("no-such-run", like=str(run.model))
+    shutil.rmtree(run.model)
+    run.model.mkdir()  # as a run has it from its start
+    with pytest.raises(CourseError, match=rf"^the run '{run.name}' kept no model: finish it with --set resume={run.name}, or"):
+        course.start_from(run.name, like=str(run.path / "other"))
 
 
 def test_precision_flags_follow_model_and_device(monkeypatch, capsys):

@@ -12,8 +12,10 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationMixin,
 )
 
+from shared import qa
 from shared.course import demo, upload
 from shared.course.runtime import CourseError, RunFolder, newest_run
 
@@ -56,6 +58,10 @@ def test_the_newest_run_of_the_lesson_that_kept_a_model(outputs):
     made(outputs, AutoModelForSequenceClassification, BERT, name="2026-01-05", lesson="task-1/mnli")
     made(outputs, AutoModelForSequenceClassification, BERT, name="2026-01-06", data="my.csv")
     assert newest_run("task-1/ag-news").name == first.name  # of this profile, on the lesson's own data
+    assert newest_run("task-1/ag-news", everywhere=True).name == "2026-01-06"
+    (outputs / "2026-01-07").mkdir()  # of `shared.course.pretrain`, whose results name no lesson
+    (outputs / "2026-01-07" / "results.json").write_text('{"task": "cloze questions", "history": []}')
+    assert newest_run("task-1/ag-news").name == first.name
     assert newest_run("task-1/ag-news", everywhere=True).name == "2026-01-06"
 
 
@@ -105,6 +111,10 @@ def test_the_texts_that_a_classifier_reads():
     assert columns("task-1/rte", columns={"premise": "a", "hypothesis": "b", "label": "c"}) == ["premise", "hypothesis"]
 
 
+def model_of(run):
+    return AutoModelForQuestionAnswering.from_pretrained(run.model), AutoTokenizer.from_pretrained(run.model)
+
+
 def test_a_reader_marks_a_stretch_of_the_text_wherever_it_stands(outputs):
     run = made(outputs, AutoModelForQuestionAnswering, "distilbert/distilbert-base-cased-distilled-squad")
     mark = demo.reader(run, 64)
@@ -113,18 +123,32 @@ def test_a_reader_marks_a_stretch_of_the_text_wherever_it_stands(outputs):
         assert "".join(piece for piece, _ in pieces) == text
         (before, nothing), (answer, share), _ = pieces
         assert answer and nothing is None and before is not None and share.endswith("%")
+        best = qa.answer(*model_of(run), "Who built the mill?", text, 64, 16)[0]
+        assert (len(before), answer) == (best.start_char, best.text)  # windows are compared by their scores
+    assert mark("", "A text.") == [("A text.", None)] and mark("Who?", " ") == [(" ", None)]
 
 
 @pytest.mark.parametrize(
     ("family", "base", "kind"), [(AutoModelForSeq2SeqLM, T5, "text2text-generation"), (AutoModelForCausalLM, LLAMA, "text-generation")]
 )
-def test_a_writer_continues_a_prompt(outputs, family, base, kind):
+def test_a_writer_continues_a_prompt(outputs, monkeypatch, family, base, kind):
     write, template = demo.writer(made(outputs, family, base), kind)
-    assert template == (base == LLAMA)
-    one, three = (write("The mill was built by", count) for count in (1, 8))
-    assert (isinstance(three, str) and "The mill" not in three[:8] and one != three) or three == ""
+    tokenizer, asked = AutoTokenizer.from_pretrained(base), []
+    new = tokenizer("Ove did", add_special_tokens=False)["input_ids"]
+
+    def generate(self, input_ids, **options):
+        asked.append((input_ids[0].tolist(), options["max_new_tokens"]))
+        return torch.tensor([[0, *new]] if self.config.is_encoder_decoder else [[*asked[-1][0], *new]])
+
+    monkeypatch.setattr(GenerationMixin, "generate", generate)
+    said = tokenizer.decode(new, skip_special_tokens=True).strip()
+    assert said and write("The mill was built by", 8).strip() == said
+    assert asked[-1] == (tokenizer("The mill was built by")["input_ids"], 8) and template == (base == LLAMA)
     if template:
-        assert isinstance(write("Who built it?", 4, True), str)
+        write("Who built it?", 4, True)
+        message = [{"role": "user", "content": "Who built it?"}]
+        shown = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        assert asked[-1] == (tokenizer(shown, add_special_tokens=False)["input_ids"], 4)
 
 
 # ---------------------------------------------------------------- the page

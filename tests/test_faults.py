@@ -41,6 +41,8 @@ def kill_at(process: subprocess.Popen, place: str, outputs: Path) -> str:
             break
     while place == "writing" and not list(outputs.glob("*/plots/*.png")):  # amid the results' files, of which the line tells too late
         time.sleep(0.001)
+    while place == "training" and not list(outputs.glob("*/checkpoints/checkpoint-*/trainer_state.json")):  # there is something to resume
+        time.sleep(0.001)
     children = psutil.Process(process.pid).children(recursive=True)
     (kernel,) = [child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())]
     kernel.send_signal(signal.SIGKILL)
@@ -73,8 +75,8 @@ def test_a_killed_lesson_resumes_to_the_same_result(undisturbed, tmp_path, lesso
     assert process.returncode == 1 and f"FAILED  {lesson}" in said
     (run,) = tmp_path.glob(f"*_{Path(lesson).name}")
     assert not (run / "results.json").exists() and not (run / "report.md").exists()
-    for state in run.glob("checkpoints/checkpoint-*/trainer_state.json"):
-        json.loads(state.read_text())
+    states = [json.loads(state.read_text()) for state in run.glob("checkpoints/checkpoint-*/trainer_state.json")]
+    assert place != "training" or (states and min(state["global_step"] for state in states) < states[0]["max_steps"])
     output = finish(start(lesson, tmp_path, f"resume={run.name}"))
     assert f"ok      {lesson}" in output and list(tmp_path.glob(f"*_{Path(lesson).name}")) == [run]
     assert scores(tmp_path) == undisturbed(lesson)

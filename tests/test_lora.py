@@ -1,3 +1,4 @@
+import copy
 import math
 import warnings
 
@@ -9,6 +10,8 @@ from transformers import (
     AutoModelForCausalLM,
     BertConfig,
     BertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     PhiConfig,
     T5Config,
@@ -248,6 +251,18 @@ def test_bert_trains_its_head_too():
     assert any("classifier" in name for name, p in adapted.named_parameters() if p.requires_grad)
 
 
+def test_gpt2s_own_kind_of_linear_layer_gets_adapters_too(tmp_path):
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=96, n_embd=64, n_layer=2, n_head=2, n_positions=64))
+    assert lora.target_modules(model) == ["c_attn", "c_proj", "c_fc"]
+    config = copy.deepcopy(model.config)
+    adapted = with_adapters(model, 4, 8)
+    trainable = 2 * 4 * ((64 + 192) + (64 + 64) + (64 + 256) + (256 + 64))
+    assert lora.trainable_report(adapted)["trainable"] == trainable
+    assert lora.count_parameters(lora.sketch(4)(GPT2LMHeadModel(config)))["trainable"] == trainable
+    adapted.save_pretrained(tmp_path)
+    lora.check_base(lora.without_adapters(adapted), tmp_path)
+
+
 def test_the_report_counts_by_layer():
     model = load(packed=True)
     parameters = lora.count_parameters(load())["parameters"]  # of the same weights, not packed
@@ -261,10 +276,15 @@ def test_the_report_counts_by_layer():
 @both_weights
 def test_checkpointing_gives_the_same_gradients(packed):
     gradients = []
+    passes = []
     for checkpointing in (False, True):
-        adapted = with_adapters(load(packed=packed), 4, 8, checkpointing=checkpointing).train()
+        adapted, seen = with_adapters(load(packed=packed), 4, 8, checkpointing=checkpointing).train(), []
+        attention = adapted.get_base_model().model.layers[0].self_attn
+        attention.register_forward_pre_hook(lambda *_, seen=seen: seen.append(1))
         adapted(**batch_for()).loss.backward()
+        passes.append(len(seen))
         gradients.append([p.grad for p in adapted.parameters() if p.requires_grad])
+    assert passes == [1, 2]  # a block is computed a second time for its gradient
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 
 

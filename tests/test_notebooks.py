@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from shared.course import forkserver, report
+from shared.course import forkserver, report, run
 from shared.course.runtime import ROOT
 from tests.programs import LABS, LESSONS, NOTEBOOKS, START, program
 
@@ -101,6 +101,11 @@ def test_is_small_valid_and_has_no_widget_state(path):
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
     for cell in code:
         ast.parse(source(cell))
+
+
+@every
+def test_asks_colab_and_kaggle_for_a_gpu(path):
+    assert run.WITH_A_GPU.items() <= load(path)[0]["metadata"].items()
 
 
 @every

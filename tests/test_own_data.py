@@ -3,8 +3,11 @@
 import gzip
 import io
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -15,7 +18,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 
 from shared import data
 from shared.course import session
-from shared.course.runtime import CourseError
+from shared.course.runtime import ROOT, CourseError
 from shared.data import columns as cells
 from shared.data import files
 from tests.test_options import run
@@ -460,9 +463,56 @@ def test_several_tables_in_a_folder_and_other_columns_are_refused(write, tmp_pat
     write("twice/train.csv", delimited())
     write("twice/train.parquet", parquet())
     refused(tmp_path / "twice", r"^twice has train\.csv and train\.parquet, perhaps the same rows: leave one of them there$")
+    write("clean/train.csv", delimited())
+    write("clean/train.clean.csv", delimited())
+    refused(tmp_path / "clean", r"^clean has train\.clean\.csv and train\.csv, perhaps the same rows")
     write("other/train.csv", delimited())
     write("other/test.csv", delimited([{"text": row["text"], "category": row["label"]} for row in ROWS]))
     refused(tmp_path / "other", r"^test\.csv lacks the column 'label' of train\.csv, it has text, category: give all files the same, or ")
+
+
+@pytest.mark.parametrize("name", ["reviews.{}.csv", "wiki-1.0-{}.csv", "{}.v2.csv"])
+def test_points_in_the_names_of_a_folders_files(write, tmp_path, name):
+    write(f"my/{name.format('train')}", delimited(ROWS[:27]))
+    write(f"my/{name.format('test')}.gz", gzip.compress(delimited(ROWS[27:]).encode()))
+    found = data.from_file(tmp_path / "my", text="", label="")
+    assert named(found) == WANTED and len(found["test"]) == 9
+
+
+def test_json_lines_with_a_single_row(write, tmp_path):
+    write("my/train.jsonl", lines(ROWS[:-1]))
+    write("my/test.jsonl", lines(ROWS[-1:]))
+    found = data.from_file(tmp_path / "my", text="", label="")
+    assert named(found) == WANTED and found["test"]["text"][:] == [ROWS[-1]["text"]]
+    refused(write("my.json", '{"version": "1.0", "rows": {"a": 1}}'), "has no rows that are understood")
+
+
+def test_a_class_label_whose_names_are_numbers_is_looked_up_by_its_number(write, tmp_path):
+    stars = [str(1 + number % 3) for number in range(len(ROWS))]
+    features = Features({"text": Value("string"), "label": ClassLabel(names=["1", "2", "3"])})
+    rows = Dataset.from_dict({"text": [row["text"] for row in ROWS], "label": [int(star) - 1 for star in stars]}, features=features)
+    rows.to_parquet(tmp_path / "stars.parquet")
+    wanted = sorted(({"text": row["text"], "label": star} for row, star in zip(ROWS, stars, strict=True)), key=lambda row: row["text"])
+    assert named(data.from_file(tmp_path / "stars.parquet", text="", label="")) == wanted
+    again = data.from_file(write("stars.csv", delimited(wanted)), text="", label="")
+    again.save_to_disk(tmp_path / "saved")  # what the course made itself
+    assert named(data.from_file(tmp_path / "saved", text="", label="")) == wanted
+
+
+def test_where_names_look_like_numbers_texts_are_names_and_are_not_guessed_at():
+    def labels(*said):
+        part = files.Part("my.csv", pa.table({"label": list(said)}), names={"label": ["1", "2", "3"]})
+        return [row[0] for row in cells.labels(part, ["label"], False)[0]]
+
+    assert labels("1", "3", "2") == ["1", "3", "2"] and labels(0, 2, 1) == ["1", "3", "2"]
+    with pytest.raises(CourseError, match=r"^my\.csv, .* has the label 0, but the file names 1, 2, 3: write one of these$"):
+        labels("1", "0", "2")
+
+
+def test_columns_that_nobody_needs_may_share_a_name(write):
+    rows = "".join(f"Who sang in 18{n}?,{PARAGRAPHS[n - 10]},Ove {n},x,y\n" for n in range(10, 22)).replace(", and he", " and he")
+    found = data.from_file(write("my.csv", "question,context,answer,,\n" + rows), question="", context="", answers="")
+    assert {row["answers"]["text"][0] for part in found.values() for row in part} == {f"Ove {n}" for n in range(10, 22)}
 
 
 @pytest.mark.parametrize("whole", [True, False], ids=["DatasetDict", "one folder a split"])
@@ -895,6 +945,17 @@ def test_made_splits_are_stratified_drawn_by_the_seed_and_keep_copies_together(w
         assert len(texts[split]) == 3 * size and set(found[split]["label"]) == {0, 1, 2}
     assert found["test"]["text"][:] == again["test"]["text"][:] != other["test"]["text"][:]
     assert sum(map(len, found.values())) == len(rows)
+
+
+def test_drawn_splits_are_the_same_in_every_process(write):
+    path = write("my.csv", delimited())
+    code = "import sys; from shared import data; print(data.from_file(sys.argv[1], text='', label='')['test']['text'][:])"
+    said = set()
+    for seed in "12":  # Python hashes a text otherwise in every process
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        run = [sys.executable, "-c", code, str(path)]
+        said.add(subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    assert len(said) == 1 and "garden" in said.pop()
 
 
 def test_many_rows_are_not_wasted_on_tests(write):
@@ -1372,6 +1433,19 @@ def test_question_answering_runs_on_a_readers_file(write, tmp_path, lesson, titl
     page = (folder / "report.md").read_text(encoding="utf8")
     assert page.startswith(title) and "from the file export.csv" in page
     assert not re.search("published|XQuAD|Contamination|written for this course|SQuAD v2|Earlier versions", page)
+
+
+@pytest.mark.parametrize(("lesson", "table"), [("extractive-squad", "articles"), ("t5-squad", "articles"), ("llm-squad-v2", "groups")])
+def test_a_readers_test_questions_may_share_one_paragraph(tmp_path, lesson, table):
+    folder, rows = tmp_path / "handbook", annotated()
+    folder.mkdir()
+    for split, chosen in (("train", False), ("test", True)):
+        part = [row for row in rows if (row["Absatz"] == rows[-1]["Absatz"]) == chosen]
+        (folder / f"{split}.csv").write_text(delimited(part), encoding="utf8")
+    sets = ("question=Frage", "context=Absatz", "answers=Antwort", "epochs=1")
+    said, results = run(lesson, tmp_path / "runs", f"data={folder}", *sets)
+    assert results is not None, said
+    assert results["tables"][table][0]["unit"] == "questions"
 
 
 def opinions(labels: tuple[str, ...], each: int = 15) -> list[dict]:

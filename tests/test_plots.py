@@ -248,6 +248,15 @@ def test_confusion_writes_counts_and_colours_by_the_share_of_the_gold_class():
     assert plots.confusion(np.eye(2, dtype=int), ["no", "yes"]).get_suptitle() == "No row is in the wrong class"
 
 
+def test_dollars_in_a_text_are_no_mathematics():
+    figure = plots.confusion(np.array([[6, 2], [1, 3]]), ["$10", "$20 to $50^2"])
+    assert figure.drawn["arguments"]["names"] == ["$10", "$20 to $50^2"]
+    assert plots.as_png(figure) and plots.as_png(plots.redraw(figure.drawn))
+    shown = figure.axes[0].get_xticklabels()[1]
+    assert shown._preprocess_math(shown.get_text()) == ("$20 to $50^2", False)  # drawn as it is written
+    plots.as_png(plots.comparison({"$$": {"value": 0.5}, "a $ and a $": {"value": 0.4}}, "accuracy"))
+
+
 def test_confusion_of_a_class_without_rows():
     (axes,) = plots.confusion(np.array([[0, 0], [1, 3]]), ["no", "yes"]).axes
     assert [text.get_text() for text in axes.texts] == ["0\n0.0%", "0\n0.0%", "1\n25.0%", "3\n75.0%"]

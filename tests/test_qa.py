@@ -591,6 +591,22 @@ def test_spans_equal_the_nested_loop(tokenizer, kind, n_best, longest):
         assert [span.probability for span in answers.n_best(r)] == pytest.approx([share / sum(shares) for share in shares], abs=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["padded", "ties, list"])
+def test_windows_are_decoded_in_blocks_of_which_nothing_is_seen(tokenizer, monkeypatch, kind):
+    rng = np.random.default_rng(3)
+    rows = random_rows(rng, 30)
+    max_length, stride = random_settings(rng, rows, tokenizer)
+    start, end = random_logits(rng, library_windows(rows, tokenizer, max_length, stride), kind)
+    made = qa.eval_features(dataset(rows), tokenizer, max_length, stride)
+    whole = qa.decode_spans(made, start, end)
+    for block in (1, 7):
+        assert (made.row[block::block] == made.row[block - 1 : -1 : block]).any()  # a question on both sides of a cut
+        monkeypatch.setattr(qa, "BLOCK", block)
+        parts = qa.decode_spans(made, start, end)
+        for name in ("bounds", "start", "end", "score", "probability", "null_score"):
+            np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name), err_msg=name)
+
+
 def test_n_best_lists_equal_the_usual_post_processing_where_every_row_has_one_window(tokenizers):
     """Without ties, of a tokenizer whose tokens have characters of their own, the usual loop has the same list."""
     tokenizer, rng, rows = tokenizers["bert"], np.random.default_rng(4), bundled("squad", "validation")

@@ -102,10 +102,14 @@ def test_no_result_and_no_report_names_a_place_on_the_machine_that_made_it():
 
 def test_no_file_names_who_works_on_it():
     """The full name and the address that git would stamp; licence and citation are where an author may stand."""
-    own = [word for word in (stamped("config", "user.name"), stamped("config", "user.email")) if " " in word or "@" in word]
+    committers = stamped("log", "-n", "50", "--format=%an%n%ae%n%cn%n%ce").splitlines()
+    own = {word.strip().lower() for word in (*committers, stamped("config", "user.name"), stamped("config", "user.email"))}
+    own = {word for word in own if " " in word or "@" in word} - {"noreply@github.com"}
+    if not own:
+        pytest.skip("git names nobody here, so there is nothing to look for")
     for path in texts():
         text = "" if path.name in ("LICENSE", "CITATION.cff") else path.read_text(encoding="utf8").lower()
-        assert not [word for word in own if word.lower() in text], path.name
+        assert not [word for word in own if word in text], path.name
 
 
 @pytest.mark.parametrize(

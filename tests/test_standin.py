@@ -557,6 +557,18 @@ def test_the_names_in_a_file_decide_where_their_order_is_another(tmp_path):
     assert served(str(tmp_path / "data"), tmp_path)["train"]["label"] == [2, 0]  # Business and World
 
 
+def test_hidden_labels_beside_names_in_another_order(tmp_path):
+    folder = tmp_path / "data" / "mnli"
+    folder.mkdir(parents=True)
+    names = ["contradiction", "entailment", "neutral"]
+    kinds = {"premise": Value("string"), "hypothesis": Value("string"), "label": ClassLabel(names=names), "idx": Value("int32")}
+    for split, labels in {"train": [0, 1], "test_matched": [-1, -1]}.items():
+        rows = {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": labels, "idx": [0, 1]}
+        Dataset.from_dict(rows, features=Features(kinds)).to_parquet(folder / f"{split}.parquet")
+    found = served(str(tmp_path / "data"), tmp_path, "nyu-mll/glue")
+    assert found["train"]["label"] == [2, 0] and found["test_matched"]["label"] == [-1, -1]
+
+
 def test_translations_in_two_columns_and_answers_in_wide_types(tmp_path):
     answers = [{"text": ["c"], "answer_start": [0]}]
     squad = {"id": ["1"], "title": ["t"], "context": ["c"], "question": ["q"], "answers": answers}

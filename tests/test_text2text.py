@@ -360,6 +360,11 @@ def test_what_was_copied_is_spelt_as_in_its_source_again(copied):
     assert text2text.respell([lost(copied)], [source], uncased()) == [copied]
 
 
+def test_syllables_of_several_letters_are_compared_whole():
+    for text, source in (("부산", "보석 부산"), ("강남", "고나 강남"), ("부산", "보석 고나"), ("가", "강 각")):
+        assert text2text.respell([text], [source], uncased()) == [text]
+
+
 def test_only_whole_words_are_respelt_and_the_rest_stays():
     source = "The Art of Cartography. Mr Art sold 10.55 maps."
     said = {"cart": "cart", "art of nothing": "Art of nothing", "10. 5 maps": "10. 5 maps", "art, mr art": "Art, Mr Art", "": ""}

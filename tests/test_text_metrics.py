@@ -189,6 +189,12 @@ def test_the_intervals_of_a_group_come_from_drawing_all_questions():
     assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
 
 
+def test_a_group_that_most_resamples_may_miss_keeps_a_finite_interval():
+    found = squad_v2(["cat", "", ""], [["cat"], [], []]).breakdown["has_answer"]["f1"]
+    assert (resample_weights(3)[:, 0] == 0).any()  # the case is there
+    assert found["value"] == 1 and 0 <= found["low"] <= found["high"] <= 1
+
+
 def test_squad_v2_without_unanswerable_questions_has_no_such_group():
     assert list(squad_v2(["cat"], [["cat"]]).breakdown) == ["has_answer"]
     for none in ([], [""], [" "], None):

@@ -150,10 +150,13 @@ def test_a_training_step_moves_only_what_is_not_frozen(name):
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     batch = tokenizer(["the keeper saved the last penalty", "a bank in Lima sold half its shares"] * 4, return_tensors="pt", padding=True)
     model(**batch, labels=torch.arange(8) % 4).loss.backward()
-    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0).step()
+    frozen = {key for key, p in model.named_parameters() if not p.requires_grad}
+    top = {id(p) for p in encoder_layers(model)[1].parameters()}
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
     moved = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
-    assert not moved & {key for key, p in model.named_parameters() if not p.requires_grad}
-    assert any(".1." in key for key in moved) and any(not key.startswith(model.base_model_prefix + ".") for key in moved)
+    assert frozen and moved.isdisjoint(frozen)
+    assert any(id(p) in top and key in moved for key, p in model.named_parameters())
+    assert any(not key.startswith(model.base_model_prefix + ".") for key in moved)
 
 
 @every_encoder

@@ -18,8 +18,6 @@ from shared.course.run import find_lessons
 from shared.course.runtime import ROOT, CourseError, RunFolder, newest_run
 from shared.course.upload import kind_of, text_columns
 
-LONGEST_ANSWER = 30  # tokens of an answer that is marked in a text
-
 
 def chosen(lesson: str) -> tuple[RunFolder, dict[str, Any]]:
     """The newest run of a lesson, and what its settings were. CourseError for no lesson, one without a run, and without gradio."""
@@ -57,31 +55,24 @@ def classifier(run: RunFolder, max_length: int) -> Callable[..., dict[str, float
 
 
 def reader(run: RunFolder, max_length: int) -> Callable[[str, str], list[tuple[str, str | None]]]:
-    """A function of a question and a text: the text in pieces, the answer marked with its probability among all spans of its window."""
+    """A function of a question and a text: the text in pieces, the answer marked with its probability among the best spans."""
     import torch
     from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    from shared import qa
 
     tokenizer = AutoTokenizer.from_pretrained(run.model)
     model = AutoModelForQuestionAnswering.from_pretrained(run.model, dtype=torch.float32).eval()
 
     def mark(question: str, text: str) -> list[tuple[str, str | None]]:
-        windows = tokenizer(
-            question, text, truncation="only_second", max_length=max_length, stride=max_length // 4, padding=True,
-            return_overflowing_tokens=True, return_offsets_mapping=True, return_tensors="pt",
-        )  # fmt: skip
-        names = [name for name in tokenizer.model_input_names if name in windows]
+        if not question.strip() or not text.strip():
+            return [(text, None)]
         with torch.inference_mode():
-            found = model(**{name: windows[name] for name in names})
-        best = (-1.0, 0, 0)
-        for i, places in enumerate(windows["offset_mapping"].tolist()):
-            inside = torch.tensor([part == 1 for part in windows.sequence_ids(i)])
-            allowed = (inside[:, None] & inside[None]).triu().tril(LONGEST_ANSWER - 1)  # [first token, last token]
-            spans = found.start_logits[i][:, None] + found.end_logits[i][None]
-            shares = spans.masked_fill(~allowed, -torch.inf).flatten().softmax(0).nan_to_num()  # no token of the text in this window
-            first, last = divmod(int(shares.argmax()), len(places))
-            best = max(best, (float(shares.max()), places[first][0], places[last][1]))
-        share, begin, stop = best
-        return [(text[:begin], None), (text[begin:stop], f"{share:.0%}"), (text[stop:], None)]
+            found = qa.answer(model, tokenizer, question, text, max_length, max_length // 4)
+        if not found:
+            return [(text, None)]
+        best = found[0]
+        return [(text[: best.start_char], None), (best.text, f"{best.probability:.0%}"), (text[best.end_char :], None)]
 
     return mark
 

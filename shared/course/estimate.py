@@ -1,7 +1,7 @@
 """Minutes and memory that Run All of a lesson's `colab` takes on a Colab T4: an estimate from its configuration, not a measurement.
 
     python -m shared.course.estimate                                   a table of all lessons
-    python -m shared.course.estimate ag-news --set train_rows=all --set epochs=3
+    python -m shared.course.estimate ag-news --set train_rows=all --set epochs=4
     python -m shared.course.estimate --write    puts the table of all lessons into MACHINES.md
 
 The values of `colab` are read from the notebook's own settings, and the lesson's plan (`plans`) says what its cells do. A step of
@@ -79,6 +79,7 @@ _SMOL = {
 _PHI = {"vocab_size": 51_200, "hidden_size": 2_560, "intermediate_size": 10_240, "num_hidden_layers": 32, "num_attention_heads": 32}
 MODELS = {
     "google-bert/bert-base-uncased": Model("classes", BertConfig(), 0.44),
+    "google-bert/bert-base-cased": Model("classes", BertConfig(vocab_size=28_996), 0.44),
     "distilbert/distilbert-base-uncased": Model("classes", DistilBertConfig(), 0.27),
     "distilbert/distilbert-base-cased": Model("classes", DistilBertConfig(vocab_size=28_996), 0.26),
     "google-t5/t5-small": Model("text", cost.TEXT_MODELS["T5-small"].config(), 0.24),
@@ -172,6 +173,12 @@ class Plan:
     def hold(self, size: float) -> None:
         """So many bytes lie on the GPU beside what is resident, for a while."""
         self.peak = max(self.peak, self.resident + size + CONTEXT)
+
+    def cache(self, rows: int, tokens: float) -> float:
+        """Bytes of a decoder's keys and values, in 16 bits, of so many texts of so many tokens."""
+        c = MODELS[self.cfg["model"]].config
+        heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
+        return 2 * 2 * c.num_hidden_layers * heads * (c.hidden_size // c.num_attention_heads) * rows * tokens
 
     def reading(self, tokens: Tokens, rows: float, batch: int = 0, name: str = "", part: str = "evaluation", times: float = 1) -> None:
         """Forward passes over rows, in fp32 unless the weights are packed."""

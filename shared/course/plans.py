@@ -163,7 +163,8 @@ def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     p.writing(tokens, 60, new, 16, merged=True)  # the course's own articles
     p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1, checks=0)  # exercise 1
     p.writing(tokens, 60, new, 16, merged=True, part="other")
-    p.hold(2 * p.deep(c["model"], "weights"))  # the adapters on a second base model
+    p.hold(p.deep(c["model"], "weights") + p.cache(16, shape))  # both copies, and what writing keeps
+    p.hold(2 * p.deep(c["model"], "weights") + p.cache(16, 400))  # the adapters on a second base model, exercise 1
     p.host(test, 12.0)
     p.host(rows, 3.0)
     p.fetch(more=0.3, loads=3)
@@ -200,7 +201,8 @@ def lab_failures(p: Plan, c: dict[str, Any]) -> None:
     p.cfg = c | {"checkpointing": True}
     p.training(tokens, rows, 0, shape, answer=28, times=4 * c["seeds"], checks=0)  # one of them with logits for the prompts
     p.training(tokens, min(16, rows), 0, shape, answer=28, part="other", epochs=1, checks=0)  # exercise 1
-    p.hold(2 * p.deep(c["model"], "parameters") + 2 * p.deep(c["model"], "weights"))  # two merged copies, one of them packed, and the model
+    copies = 2 * p.deep(c["model"], "parameters") + 2 * p.deep(c["model"], "weights")  # two merged ones, one of them packed, and the model
+    p.hold(copies + p.cache(16, tokens + new))
     p.reading(tokens, held, batch=1, times=4 * c["seeds"] + 1)
     p.writing(tokens, test + 8, new, 16, merged=True, times=6 * c["seeds"] + 1)
     p.writing(tokens, test + 8, new, 16, times=c["seeds"])  # merged into packed weights, which are unpacked at every token

@@ -143,11 +143,33 @@ def few(drawn: int, least: int = ENOUGH_ROWS) -> str:
     return "" if drawn >= least else ", so few that the intervals of means are too narrow"
 
 
+RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_")  # as the folder of a run begins
+
+
 def changed(overrides: dict[str, Any]) -> str:
     """What a run was told with --set, as the end of a sentence; '' for none. What changes nothing of the training is left out."""
     pairs = [f"{key}={'all' if value is None else html.unescape(str(value))}" for key, value in overrides.items() if key not in ASIDE]
-    told = [code_span(f"--set {shlex.quote(pair)}") for pair in pairs]
-    return f"; this run changed them with {' '.join(told)}" if told else ""
+    told = code_span(f'SET="{" ".join(map(shlex.quote, pairs))}"')
+    return f"; this run changed them with {told}" if pairs else ""
+
+
+def needs(results: dict[str, Any]) -> str:
+    """What the command of a run needs that a reader's machine does not have, as sentences; '' for nothing."""
+    chosen, said = results["config"].get("overrides", {}), []
+    if any(part["source"] == "folder" for part in results["data"].values()):
+        said.append("Its rows came from a folder (`DATA=<folder>`) that is not published; the Hub's rows give another score.")
+    if "train_extra" in str(chosen.get("train_split", "")):
+        said.append("One of its splits is in that folder alone: with the Hub leave out `train_split`.")
+    if "nli_mix" in str(chosen.get("train_data", "")):
+        keys = "`train_data`, `train_config` and `mismatched_split`"
+        said.append(f"`nli_mix` is in that folder alone: with the Hub leave out {keys}, and the lesson learns from MNLI.")
+    for key in (key for key, value in chosen.items() if key not in ASIDE and RUN_NAME.match(str(value))):
+        said.append(f"`{key}` is a run of another lesson on that machine: run that lesson first, and give the name of your own run.")
+    if "stands_in_for" in results["model"]:
+        leave = "leave out `model`: " if "model" in chosen else ""
+        meant = code_span(results["model"]["stands_in_for"])
+        said.append(f"With the Hub {leave}the lesson takes {meant}, and the rest of the recipe is not meant for it.")
+    return "".join(f" {sentence}" for sentence in said)
 
 
 def environment(folder: Path) -> jinja2.Environment:
@@ -167,6 +189,7 @@ def environment(folder: Path) -> jinja2.Environment:
         "duration": duration,
         "few": few,
         "changed": changed,
+        "needs": needs,
         "n": lambda value: f"{value:,}",
     }
     return jinja

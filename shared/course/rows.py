@@ -233,7 +233,12 @@ def _labels(array: Any, names: list[str], own: list[str] | None, lowest: int, wh
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if own and own != names and pa.types.is_integer(array.type):
-        array = pa.array(own).take(array)
+        if 0 <= (pc.min(array).as_py() or 0) and (pc.max(array).as_py() or 0) < len(own):
+            array = pa.array(own).take(array)
+        else:  # -1, no label, stays
+            place = {number: names.index(name) if name in names else len(names) for number, name in enumerate(own)}
+            numbers = [number if number is None or number < 0 else place.get(number, len(names)) for number in array.to_pylist()]
+            array = pa.array(numbers, pa.int64())
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type) or pa.types.is_binary(array.type):
         array = array.cast(pa.string())
         numbers, bad = pc.index_in(array, pa.array(names)), pc.and_(array.is_valid(), pc.invert(pc.is_in(array, pa.array(names))))

@@ -216,9 +216,19 @@ def _sections(notebook: nbformat.NotebookNode) -> list[str]:
     return found
 
 
+WITH_A_GPU = {  # what Colab and Kaggle give a notebook that is opened there
+    "accelerator": "GPU",
+    "colab": {"gpuType": "T4", "provenance": []},
+    "kaggle": {
+        "accelerator": "nvidiaTeslaT4", "isGpuEnabled": True, "isInternetEnabled": True, "language": "python", "sourceType": "notebook",
+    },
+}  # fmt: skip
+
+
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what breaks rendering or differs between machines (widget state, timing), and make the plots small."""
+    """Drop what breaks rendering or differs between machines (widget state, timing), make the plots small, ask for a GPU."""
     notebook.metadata.pop("widgets", None)
+    notebook.metadata |= WITH_A_GPU
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)

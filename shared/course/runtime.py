@@ -473,10 +473,8 @@ class RunFolder:
     @property
     def resume(self) -> str:
         """What `--set resume=` takes: the name of the run, also where this folder is one training of several inside it."""
-        try:
-            return self.path.relative_to(outputs_root()).parts[0]
-        except ValueError:
-            return self.name
+        run = self.path.parents[1] if self.path.parent.name == "parts" else self.path
+        return run.name if run.resolve().parent == outputs_root().resolve() else str(run.resolve())
 
 
 HOME_OUTPUTS = Path("~/fine-tuning-course-outputs")
@@ -524,8 +522,8 @@ def newest_run(lesson: str, everywhere: bool = False) -> RunFolder | None:
     """
     for file in sorted(outputs_root().glob("*/results.json"), reverse=True):  # the names begin with the time
         made, run = json.loads(file.read_text(encoding="utf8")), RunFolder(file.parent)
-        ours = everywhere or (made["profile"] == profile() and not made["config"].get("data"))
-        if made["lesson"] == lesson and ours and any(run.model.glob("*config.json")):
+        ours = everywhere or (made.get("profile") == profile() and not made.get("config", {}).get("data"))
+        if made.get("lesson") == lesson and ours and any(run.model.glob("*config.json")):
             return run
     return None
 

@@ -72,7 +72,9 @@ def excerpt(text: str, row: int, width: int = 160) -> str:
 def _texts_of_the_course() -> frozenset[str]:
     """The texts of the bundled rows, which everybody may read."""
     lines = (line for path in BUNDLED.glob("*/*.jsonl") for line in path.read_text(encoding="utf8").split("\n") if line)
-    return frozenset(value for line in lines for value in json.loads(line).values() if isinstance(value, str))
+    values = (value for line in lines for value in json.loads(line).values())
+    parts = (part for value in values for part in (value.values() if isinstance(value, dict) else [value]))  # a pair of translations
+    return frozenset(part for part in parts if isinstance(part, str))
 
 
 def note_own_file() -> None:
@@ -141,7 +143,10 @@ def start_from(name: str, like: str) -> tuple[str, dict[str, Any]]:
     from transformers import AutoConfig
 
     run = runtime.outputs_root() / name
-    checkpoint = str(run / "model") if (run / "model").is_dir() else name
+    kept = any((run / "model").glob("*config.json"))
+    if name and run.is_dir() and (run / "model").is_dir() and not kept:
+        raise CourseError(f"the run '{name}' kept no model: finish it with --set resume={name}, or name another one")
+    checkpoint = str(run / "model") if kept else name
     if "/" not in checkpoint and not Path(checkpoint).is_dir():  # the Hub's names have an owner
         raise CourseError(f"there is no run '{name}' with a model: `ls {runtime.outputs_root().name}` shows the runs there are")
     configs = [AutoConfig.from_pretrained(model) for model in (checkpoint, like)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import threading
 import time
@@ -131,9 +132,12 @@ class CleanEnd(TrainerCallback):
     def on_train_begin(self, args, state, control, model=None, **kwargs):
         if getattr(model, TRAINED, False):
             raise CourseError("this model is trained already: run the cell that loads the model again, and those after it, to train anew")
+        usual = signal.getsignal(signal.SIGINT)
+        while isinstance(dead := getattr(usual, "__self__", None), CleanEnd):  # of a training that died, perhaps this one
+            usual = dead.usual
         self.pressed, self.usual = threading.Event(), None
         if threading.current_thread() is threading.main_thread():  # signals reach no other
-            self.usual = signal.getsignal(signal.SIGINT)
+            self.usual = usual
             signal.signal(signal.SIGINT, self.interrupted)
 
     def interrupted(self, number: int, frame: FrameType | None) -> None:
@@ -194,6 +198,8 @@ class Stopwatch(TrainerCallback):
         known = state.global_step > 0 and self.record.is_file()  # a training that goes on from a checkpoint
         nothing = {"steps": 0, "seconds": 0.0, "peak_memory_mb": 0.0}
         self.before = json.loads(self.record.read_text(encoding="utf8")) if known else nothing
+        if torch.cuda.is_available():  # what came before the training is not its memory
+            torch.cuda.reset_peak_memory_stats()
         self.first, self.started, self.peak = state.global_step, time.perf_counter(), self.before["peak_memory_mb"]
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -220,7 +226,8 @@ class Stopwatch(TrainerCallback):
 
 def last_checkpoint(run: RunFolder) -> Path | None:
     """The newest complete checkpoint; one that a kill cut off, or that was damaged later, is passed over and named."""
-    for path in sorted(run.checkpoints.glob("checkpoint-*"), key=lambda path: -int(path.name.rsplit("-", 1)[-1])):
+    found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in run.checkpoints.glob("checkpoint-*") if path.is_dir()}
+    for path in sorted(filter(found.get, found), key=lambda path: -int(found[path][1])):  # not the zip or the copy beside them
         if _is_whole(path):
             return path
         print(f"{path.name} is incomplete or damaged: passed over")

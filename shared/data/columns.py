@@ -104,10 +104,14 @@ def _of_the_same_name(part: Part, wanted: list[str]) -> dict[str, list[str]]:
     return {column: names for column, names in found.items() if names}
 
 
+def _first(part: Part, column: str) -> pa.ChunkedArray:
+    """The column of this name, and the first of several."""
+    return part.table.column(part.table.column_names.index(column))
+
+
 def _looks(part: Part, column: str) -> str:
     """What the first cells of a column look like: "text", "label", "flag" (0 and 1), "list", or "" for none of them."""
-    at = part.table.column_names.index(column)
-    cells = _plain(part.table.column(at).slice(0, LOOK_AT))
+    cells = _plain(_first(part, column).slice(0, LOOK_AT))
     if any(isinstance(cell, list | dict) for cell in cells):
         return "list"
     cells = [text for cell in cells if (text := written(cell))]
@@ -143,7 +147,7 @@ def _by_name(part: Part, column: str, columns: dict[str, str], chosen: dict[str,
 
 def _counts(part: Part, column: str) -> bool:
     """Whether a column called `id`, which may be Indonesian, numbers the rows: each of its first cells is one word with a digit in it."""
-    cells = [written(cell) for cell in _plain(part.table[column].slice(0, LOOK_AT))] if column.lower() == "id" else []
+    cells = [written(cell) for cell in _plain(_first(part, column).slice(0, LOOK_AT))] if column.lower() == "id" else []
     return bool(cells) and all(cell and re.fullmatch(r"\S*\d\S*", cell) for cell in cells)
 
 
@@ -163,7 +167,7 @@ def _by_look(part: Part, column: str, columns: dict[str, str], chosen: dict[str,
 
 def _says_little(part: Part, column: str) -> bool:
     """Whether the first cells are all the same, or all days: no label where another column can be one."""
-    cells = set(filter(None, map(written, _plain(part.table[column].slice(0, LOOK_AT)))))
+    cells = set(filter(None, map(written, _plain(_first(part, column).slice(0, LOOK_AT)))))
     return len(cells) == 1 or all(map(DAY.fullmatch, cells))
 
 
@@ -269,13 +273,18 @@ def _literal(text: str) -> Any:
 
 
 def _names_of(part: Part, at: int, row: list, known: list[str]) -> list[str]:
-    """The names of a row's labels, each once; a number is looked up where the file brings names along, where -1 is none."""
+    """The names of a row's labels, each once; a number is looked up where the file brings names along, where -1 is none.
+
+    Names may look like numbers: then a number is looked up, a text is a name, and a text that is no name is not guessed at.
+    """
     names = []
     for cell in row:
         name = written(cell)
         if isinstance(cell, list | dict):
             raise CourseError(f"{part.where(at)}: {str(cell)[:60]} is no label, which is a name or a number: name another column")
-        if known and name and name not in known and WHOLE.fullmatch(name):
+        if known and name and WHOLE.fullmatch(name) and not (isinstance(cell, str) and name in known):
+            if isinstance(cell, str) and float(name) >= 0 and all(map(WHOLE.fullmatch, known)):
+                raise CourseError(f"{part.where(at)} has the label {name}, but the file names {', '.join(known[:5])}: write one of these")
             if float(name) >= len(known):
                 raise CourseError(f"{part.where(at)} has the label {name}, but the file names {len(known)} labels, from 0: correct it")
             name = known[int(float(name))] if float(name) >= 0 else None
@@ -309,7 +318,9 @@ def with_answers(part: Part, column: str, found: dict[str, list]) -> tuple[dict[
 
     An answer is {"text": [...], "answer_start": [...]}, or a text that says what is wrong with it.
     """
-    more = {name.lower(): _plain(part.table[name]) for name in part.table.column_names if name.lower() not in found}
+    there = [name.lower() for name in part.table.column_names]  # two that nobody needs may share a name
+    wanted = {"answer_start", "is_impossible", "id", "title"} & set(there) - set(found)
+    more = {name: _plain(part.table.column(there.index(name))) for name in wanted}
     rows, moved, answers = part.table.num_rows, 0, []
     starts, hopeless = more.get("answer_start", [None] * rows), more.get("is_impossible", [None] * rows)
     for at, cell in enumerate(_plain(part.table[column])):

@@ -124,8 +124,8 @@ def _folder(place: Path) -> list[Part]:
     if not found:
         there = ", ".join(path.name for path in sorted(place.iterdir())[:4]) or "nothing"
         raise CourseError(f"{place.name} has no file of rows, only {there}: give a folder with files such as train.csv or train.parquet")
-    stems = Counter(path.with_name(path.name.split(".")[0]).as_posix() for path in found)
-    if twice := [path.name for path in found if stems[path.with_name(path.name.split(".")[0]).as_posix()] > 1]:
+    alike = [(path.parent, path.name.split(".")[0], split_of(_stem(path.name))) for path in found]  # train.csv and train.clean.csv
+    if twice := [path.name for path, key in zip(found, alike, strict=True) if alike.count(key) > 1]:
         raise CourseError(f"{place.name} has {' and '.join(twice[:3])}, perhaps the same rows: leave one of them there")
     splits = [_split_of_file(path) for path in found]
     if len(tables := sorted({table for _, table in splits})) > 1:
@@ -138,9 +138,15 @@ def _folder(place: Path) -> list[Part]:
     return parts
 
 
+def _stem(name: str) -> str:
+    """A file's name without its ending: "wiki-1.0.train" of wiki-1.0.train.csv.gz."""
+    name = name[: -len(".gz")] if name.lower().endswith(".gz") else name
+    return name[: -len(Path(name).suffix)] if name.lower().endswith(READ) else name
+
+
 def _split_of_file(path: Path) -> tuple[str, str]:
     """(split, folder of its table) of data/train-00000-of-00001.parquet, mnli/validation_matched.csv, default/test/0000.parquet."""
-    stem = re.sub(r"(-\d{5}-of-\d{5}|[-_]?\d+)$", "", path.name.split(".")[0])
+    stem = re.sub(r"(-\d{5}-of-\d{5}|[-_]?\d+)$", "", _stem(path.name))
     above = [folder for folder in path.parts[:-1] if folder.lower() != "data"]
     said = stem if split_of(stem) else next(filter(split_of, reversed(above)), "")
     return SPLITS.get(said.lower(), said), "/".join(folder for folder in above if folder != said) or "."
@@ -437,8 +443,14 @@ def _documents(name: str, found: Any) -> Iterator[tuple[str, Iterable[dict[str, 
         yield "", _questions(name, rows)
     elif len(columns) > 1 and all(isinstance(value, list) for value in columns.values()) and len(set(map(len, columns.values()))) == 1:
         yield "", (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
+    elif list(found) != ["data"] and any(isinstance(one, str) for one in found.values()) and not any(map(_holds_objects, found.values())):
+        yield "", [found]  # JSON lines with a single one
     else:
         raise CourseError(f'{name} has no rows that are understood: write a list of objects, an object a line, or {{"data": [...]}}')
+
+
+def _holds_objects(value: Any) -> bool:
+    return isinstance(value, dict) or _are_objects(value)
 
 
 def _are_objects(value: Any) -> bool:

@@ -29,12 +29,19 @@ class StopAfter(TrainerCallback):
         self.seconds, self.spent = seconds, 0.0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.started = time.perf_counter()
+        self.started = _clock()
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.spent = time.perf_counter() - self.started
+        self.spent = _clock() - self.started
         over = self.spent * (1 + 1 / state.global_step) > self.seconds
         control.should_training_stop |= runtime.agreed(lambda: over)  # one clock for all processes, or one would wait for ever
+
+
+def _clock() -> float:
+    """Now, in seconds, after a GPU has done what it was given."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 def shortened(row: Mapping[str, Any], characters: int) -> dict[str, Any]:
@@ -73,7 +80,7 @@ def surprise(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, encoded
             logits = model(**batch).logits.float()
         wanted = labels.masked_fill(labels == opening, -100)
         lost = torch.nn.functional.cross_entropy(logits.transpose(1, 2), wanted, ignore_index=-100, reduction="none")
-        found += lost.double().sum(1).tolist()
+        found += lost.cpu().double().sum(1).tolist()
     model.train(was_training)
     return np.array(found)
 
