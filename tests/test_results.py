@@ -435,8 +435,7 @@ def test_the_command_of_a_run_is_one_for_make_and_says_what_it_needs():
         return report.needs({"data": {"train": {"source": source}}, "config": {"overrides": overrides}, "model": card})
 
     assert needs() == needs(train_rows=5, train_data="nyu-mll/glue") == ""
-    assert "rows came from a folder" in needs("folder") and "leave out `train_split`" in needs("folder", **told)
-    assert "the lesson learns from MNLI" in needs(train_data="course/nli_mix")
+    assert needs("folder").startswith(" Its rows came from a folder")
     assert needs(mnli_model="2026-01-02_03-04-05_bert_mnli") == (
         " `mnli_model` is a run of another lesson on that machine: run that lesson first, and give the name of your own run."
     )

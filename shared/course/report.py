@@ -158,11 +158,6 @@ def needs(results: dict[str, Any]) -> str:
     chosen, said = results["config"].get("overrides", {}), []
     if any(part["source"] == "folder" for part in results["data"].values()):
         said.append("Its rows came from a folder (`DATA=<folder>`) that is not published; the Hub's rows give another score.")
-    if "train_extra" in str(chosen.get("train_split", "")):
-        said.append("One of its splits is in that folder alone: with the Hub leave out `train_split`.")
-    if "nli_mix" in str(chosen.get("train_data", "")):
-        keys = "`train_data`, `train_config` and `mismatched_split`"
-        said.append(f"`nli_mix` is in that folder alone: with the Hub leave out {keys}, and the lesson learns from MNLI.")
     for key in (key for key, value in chosen.items() if key not in ASIDE and RUN_NAME.match(str(value))):
         said.append(f"`{key}` is a run of another lesson on that machine: run that lesson first, and give the name of your own run.")
     if "stands_in_for" in results["model"]:
