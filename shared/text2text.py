@@ -144,12 +144,11 @@ def generate(
         sources: texts (with their prefix), or token ids.
         max_source: tokens, for an encoder-decoder: a longer text loses its right end, which is said. A decoder's prompt
             cannot be cut like that, because the instruction may stand at its end: cut its document before.
-        arguments: more for the library's `generate`. Unlike there, plain greedy decoding (`GREEDY`) is the default whatever the
-            model's generation_config says.
+        arguments: more for the library's `generate`. The default is greedy (`GREEDY`) whatever the model's generation_config says.
 
-    Sources of like length share a batch, the longest first, padded left for a decoder and right for an encoder. Only the
-    continuation is decoded. Generation stops at the model's or the tokenizer's EOS. The model is back in its mode
-    afterwards. Raises CourseError for an empty source and for one longer than the model's window.
+    Sources of like length share a batch, the longest first, padded left for a decoder and right for an encoder. Only the continuation
+    is decoded. Generation stops at the model's or the tokenizer's EOS. The model is back in its mode afterwards. Raises CourseError
+    for an empty source and for one longer than the model's window.
     """
     rows = _source_ids(model, tokenizer, sources, max_source)
     _check_window(model, rows, max_new_tokens)
@@ -161,12 +160,29 @@ def generate(
         for batch in _batches(rows, batch_size):
             padded = _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left")
             ids, mask = (part.to(model.device) for part in padded)
-            output = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_new_tokens, **arguments)
+            given = {"input_ids": ids, "attention_mask": mask, **arguments, **_read_once(model, ids, mask, arguments)}
+            output = model.generate(max_new_tokens=max_new_tokens, **given)
             new = output[:, 1 if seq2seq else ids.shape[1] :].cpu().numpy()  # a decoder of its own begins with a start token
             stopped[batch] = np.isin(new, stops).any(1)
             for row, text in zip(batch, decode(new, tokenizer), strict=True):
                 texts[row] = text
     return Generated(texts, stopped)
+
+
+def _read_once(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
+    """For beams: the keys and values of all tokens but the last, so that a decoder reads each prompt once.
+
+    The library's `generate` reads it once per beam. The texts are the same (`make bench` compares them, and the seconds).
+    """
+    beams = arguments["num_beams"]
+    if beams == 1 or ids.shape[1] == 1 or not arguments["use_cache"] or model.config.is_encoder_decoder:
+        return {}
+    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    ids, mask, places = ids[:, :-1], mask[:, :-1], places[:, :-1]
+    with torch.no_grad():
+        read = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
+    read.past_key_values.batch_repeat_interleave(beams)
+    return {"past_key_values": read.past_key_values}
 
 
 class Scored(NamedTuple):

@@ -202,8 +202,8 @@ def test_texts_and_decoder_run(monkeypatch):
     found = bench_text.compare(rows=4, pairs=10, rounds=1)
     assert min(found.values()) > 0  # that the texts are the same is checked there
     found = bench_decoder.compare(rows=8)
-    assert found["generation"] > 0 and found["training"] > 0
-    assert found["equal texts"] == 1 and found["loss difference"] < 1e-4
+    assert found["generation"] > 0 and found["training"] > 0 and found["beams"] > 0
+    assert found["equal texts"] == found["equal texts with beams"] == 1 and found["loss difference"] < 1e-4
 
 
 # ---------------------------------------------------------------- the command
