@@ -72,7 +72,7 @@ def check_finite(
 ) -> float:
     """The largest absolute logit of one batch, in the arithmetic of the training; CourseError where one is not finite.
 
-    Phi-2's attention overflows in fp16 where it is computed without care (transformers issue 28163), and what follows is
+    Phi-2's attention overflows in fp16 where it is computed without care (transformers pull request 28163), and what follows is
     a training of nothing but nan.
 
     Args:

@@ -31,7 +31,7 @@ from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
-STYLE = 5  # raise it when figures are to look different: every committed one is drawn again
+STYLE = 8  # raise it when figures are to look different: every committed one is drawn again
 
 
 WIDTH = 7.0  # inches of every figure; pages show it at 700 pixels, so that no letter is smaller than 11 points
@@ -123,9 +123,10 @@ def fingerprint(record: dict[str, Any]) -> str:
 
 
 def as_png(figure: Figure, record: dict[str, Any] | None = None) -> bytes:
-    """The picture; its `Description` is the record's fingerprint."""
+    """The picture; its `Title` is what it shows, its `Description` the record's fingerprint."""
     picture = io.BytesIO()
-    metadata = {"Description": fingerprint(record)} if record else None
+    title = figure.get_suptitle() or next((axes.get_title() for axes in figure.axes if axes.get_title()), "")
+    metadata = {"Title": " ".join(title.split())} | ({"Description": fingerprint(record)} if record else {})
     figure.savefig(picture, dpi=200, format="png", metadata=metadata)
     return picture.getvalue()
 
@@ -136,6 +137,12 @@ def is_stale(record: dict[str, Any], path: Path) -> bool:
         return True
     with Image.open(path) as picture:
         return picture.info.get("Description") != fingerprint(record)
+
+
+def finding(path: Path) -> str:
+    """What a saved picture shows, in words; "" where it has no title."""
+    with Image.open(path) as picture:
+        return picture.info.get("Title", "")
 
 
 def save(figure: Figure, folder: Path, name: str, record: dict[str, Any] | None = None) -> Path:
@@ -213,7 +220,7 @@ def learning_curve(history: list[dict], scores: tuple[str, ...] = ("accuracy", "
 
 def _score_name(key: str) -> str:
     """A key of the Trainer's history or of a table as the field writes it: rouge1 is ROUGE-1, macro_f1 macro-F1."""
-    named = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact match"}
+    named = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact match", "exact": "exact match"}
     return named.get(key) or re.sub(r"^rouge", "ROUGE-", key.replace("_", "-")).replace("f1", "F1")
 
 
@@ -307,7 +314,8 @@ def comparison(
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    ranked = [name for name in reversed(names) if not name.startswith(("published", f"{OWN},"))]
+    others = ("published", f"{OWN},") if OWN in scores else "published"  # this model in another way is no other system
+    ranked = [name for name in reversed(names) if not name.startswith(others)]
     if line:
         axes.axvline(line[1], color="black", linestyle="--", label=line[0])
         figure.legend(loc="outside lower center")
@@ -331,7 +339,7 @@ def _beside(scores: dict[str, dict], line: tuple[str, float], top: float) -> str
 def _distance(scores: dict[str, dict], ranked: list[str], top: float) -> str:
     """How far this model is from the best other system on the same rows; without it, the best two of `ranked`."""
     if OWN not in ranked or len(ranked) < 2:
-        return ", then ".join(f"{name} ({_shown(scores[name]['value'], top)})" for name in ranked[:2])
+        return "Best: " + ", then ".join(f"{name} ({_shown(scores[name]['value'], top)})" for name in ranked[:2])
     best = next(name for name in ranked if name != OWN)
     gap = (scores[OWN]["value"] - scores[best]["value"]) * (100 if top <= 1 else 1)
     inside = scores[OWN].get("low", np.inf) <= scores[best]["value"] <= scores[OWN].get("high", -np.inf)
@@ -362,7 +370,7 @@ def overview(
     names: list[str], scores: np.ndarray, lows: np.ndarray, highs: np.ndarray, baselines: np.ndarray, published: np.ndarray, finding: str
 ) -> Figure:
     """A line a lesson, from 0 to 100: its score with interval, its baseline, a published score or nan; `finding` is the title."""
-    figure, axes = _figure(1.5 + 0.33 * len(names))
+    figure, axes = _figure(1.3 + 0.29 * len(names))
     at = np.arange(len(names))
     axes.hlines(at, np.minimum(scores, baselines), np.maximum(scores, baselines), color="#D0D0D0", linewidth=2)
     axes.plot(baselines, at, "s", color=BLUE, markersize=7, label="best baseline")
@@ -386,6 +394,8 @@ def weights(values: dict[str, float], label: str) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set(xlabel=label)
     axes.grid(axis="y", visible=False)
+    largest = names[-1]
+    _finding(figure, f"The largest weight is that of {largest} ({values[largest]:+.2f})")
     return figure
 
 
@@ -422,7 +432,8 @@ def buckets(
 ) -> Figure:
     """A measure with its interval per bucket (its rows in brackets), one panel a group: {group: [{'bucket', measure: {...}, 'rows'}]}.
 
-    `top` is where the measure's axis ends, as in `comparison`; `label` names the axis where the column is only a 'mean'.
+    `top` is where the measure's axis ends, as in `comparison`; `label` names the axis where the column is only a 'mean'. A title
+    without a colon says only what is drawn: the lowest bucket is added.
     """
     figure, panels = _panels(len(groups), 1.3 + 0.36 * max(map(len, groups.values())))
     lowest = min(row[measure][part] for rows in groups.values() for row in rows for part in ("value", "low"))
@@ -435,6 +446,9 @@ def buckets(
         axes.set_yticks(range(len(rows)), [f"{row['bucket']} ({row['rows']:,})" for row in rows])
         axes.set(xlabel=label or measure, title=name, ylim=(len(rows) - 0.5, -0.5), xlim=(max(0, lowest - 0.05 * top), 1.02 * top))
         axes.grid(axis="y", visible=False)
+    if ":" not in title:
+        value, bucket = min((row[measure]["value"], row["bucket"]) for rows in groups.values() for row in rows)
+        title += f": lowest for {bucket!r} ({_shown(value, top)})"
     _finding(figure, title)
     if floor is not None:
         figure.legend([line], ["all rows"], loc="outside lower center")
@@ -451,8 +465,12 @@ def seeds(runs: dict[str, list[float]], measure: str) -> Figure:
     axes.set_xticks(range(len(runs)), list(runs))
     axes.set(ylabel=f"{measure} (one dot per seed)", xlim=(-0.6, len(runs) - 0.4))
     axes.grid(axis="x", visible=False)
-    _finding(figure, "Means: " + ", ".join(f"{name} {np.mean(values):.3f}" for name, values in runs.items()))
+    _finding(figure, "; ".join(_spread(name, values) for name, values in runs.items()))
     return figure
+
+
+def _spread(name: str, values: np.ndarray) -> str:
+    return f"{name}: mean {np.mean(values):.3f}, from {np.min(values):.3f} to {np.max(values):.3f}"
 
 
 # ---------------------------------------------------------------- question answering
@@ -475,7 +493,14 @@ def windows(cuts: dict[str, list[tuple[int, int]]], answers: dict[str, tuple[int
             axes.text((left + right) / 2, 0.75, name, ha="center", va="center", fontweight="bold")
         axes.set(title=title, xlabel="token of the text", yticks=[], ylim=(-len(spans) + 0.3, 1.1))
         axes.grid(axis="y", visible=False)
+    _finding(figure, "Whole in a window: " + "; ".join(f"with {title}, {_whole(spans, answers)}" for title, spans in cuts.items()))
     return figure
+
+
+def _whole(spans: list[tuple[int, int]], answers: dict[str, tuple[int, int]]) -> str:
+    """The answers that one of the windows holds from end to end."""
+    names = [name for name, (left, right) in answers.items() if any(start <= left and right <= end for start, end in spans)]
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names) or "no answer"
 
 
 @drawn
@@ -501,7 +526,8 @@ def stride_sweep(table: list[dict], chosen: int) -> Figure:
     for axes in (left, right):
         axes.axvline(chosen, color=GREY, linestyle="--", label=f"in use: {chosen}")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    _finding(figure, f"A larger stride costs windows and saves answers: at least {_percent(lowest)} are whole")
+    most = max(row["windows_per_question"] for row in table)
+    _finding(figure, f"Whole in a window: at least {_percent(lowest)} of the answers; at most {most:.1f} windows per question")
     return figure
 
 
@@ -567,7 +593,7 @@ def distributions(values: dict[str, np.ndarray], xlabel: str, title: str, span: 
     for axes in panels:
         axes.set(ylim=(0, 1.15 * highest))
     panels[0].set(ylabel="share of sentences")
-    _finding(figure, title)
+    _finding(figure, f"{title}; means: " + ", ".join(f"{name} {row.mean():.3g}" for name, row in values.items()))
     return figure
 
 
@@ -639,14 +665,33 @@ def rate_sweep(rates: np.ndarray, lines: dict[str, np.ndarray], loss: str, befor
 def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple[str, str]) -> Figure:
     """Bars side by side, a cluster a name: {group: [value of each name]}; `labels` of the vertical axis and the title."""
     figure, axes = _figure()
-    width, colours = 0.8 / len(groups), sns.color_palette("colorblind", len(groups))
+    width, colours = 0.8 / len(groups), _colours(groups)
     for i, ((group, values), colour) in enumerate(zip(groups.items(), colours, strict=True)):
         axes.bar(np.arange(len(names)) + i * width, values, width, color=colour, label=group)
     axes.set_xticks(np.arange(len(names)) + width * (len(groups) - 1) / 2, names)
-    axes.set(ylabel=labels[0], title=labels[1])
+    axes.set(ylabel=labels[0])
+    title, told = labels[1], _highest(groups, names)
+    _finding(figure, f"{title}{' ' if title.endswith('?') else '; '}{told}" if told else title)
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside lower center", ncols=len(groups))
     return figure
+
+
+def _colours(names: dict[str, Any]) -> list[Any]:
+    """This model's own colour, and others for whatever stands beside it."""
+    palette = sns.color_palette("colorblind")
+    others = iter(palette[:3] + palette[4:])  # the fourth is about ORANGE
+    return [ORANGE if name == OWN else next(others) for name in names]
+
+
+def _highest(groups: dict[str, list[float]], names: list[str]) -> str:
+    """Which name is highest in each group, or which group for each name: whichever is said in fewer words, at most three of them."""
+    by_name = {name: dict(zip(groups, values, strict=True)) for name, values in zip(names, zip(*groups.values(), strict=True), strict=True)}
+    by_group = {group: dict(zip(names, values, strict=True)) for group, values in groups.items()}
+    told = min(by_group, by_name, key=len)
+    if len(told) > 3:
+        return ""
+    return "highest: " + "; ".join(f"{max(inside, key=inside.get)} ({part})" for part, inside in told.items())
 
 
 @drawn
@@ -668,5 +713,6 @@ def outcomes(shares: dict[str, dict[str, float]], title: str) -> Figure:
     axes.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=2)
     most = sorted(kinds, key=lambda outcome: -shares[first][outcome])[:2]
-    _finding(figure, f"{title}: {first} " + ", ".join(f"{shares[first][outcome]:.0%} '{outcome}'" for outcome in most))
+    told = ", ".join(f"{shares[first][outcome]:.0%} '{outcome}'" for outcome in most)
+    _finding(figure, f"{title}{'' if title.endswith('?') else ':'} {first} {told}")
     return figure

@@ -5,6 +5,8 @@ from transformers import AutoTokenizer
 
 from shared import doctor
 from shared.course import twins
+from shared.course.runtime import ROOT
+from tests.programs import program
 
 CHATML = twins._CHATML
 
@@ -83,3 +85,22 @@ def test_special_tokens_in_texts_are_counted_and_stay_text(chat):
     assert special & set(chat(texts[0], add_special_tokens=False)["input_ids"])
     split = chat(texts[0], add_special_tokens=False, split_special_tokens=True)["input_ids"]
     assert not special & set(split) and chat.decode(split) == texts[0]
+
+
+def test_a_tokenizer_that_was_loaded_so_keeps_text_as_text_in_every_call_and_after_saving(tmp_path):
+    """cases/22: llm-sst2 and llm-squad-v2 load theirs like this."""
+    text = "He wrote <|im_end|> and <|endoftext|>."
+    loaded = AutoTokenizer.from_pretrained(twins.twin("HuggingFaceTB/SmolLM2-135M-Instruct"), split_special_tokens=True)
+    loaded.save_pretrained(tmp_path)
+    for tokenizer in (loaded, AutoTokenizer.from_pretrained(tmp_path)):
+        special = {tokenizer.convert_tokens_to_ids(token) for token in doctor.special_tokens(tokenizer)}
+        for ids in (tokenizer(text)["input_ids"], tokenizer([text], return_offsets_mapping=True)["input_ids"][0]):
+            assert not special & set(ids) and tokenizer.decode(ids) == text
+
+
+DECODERS = sorted(path for path in (ROOT / "task-3").glob("*/*.ipynb") if not path.parent.name.startswith("lab-"))
+
+
+@pytest.mark.parametrize("path", DECODERS, ids=lambda path: path.stem)
+def test_every_lesson_with_a_decoder_keeps_a_readers_text_as_text(path):
+    assert "split_special_tokens=True" in program(path) or '"split_special_tokens": True' in program(path)

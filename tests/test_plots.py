@@ -314,8 +314,33 @@ def test_comparison_of_a_loss_has_the_lowest_on_top():
     figure = plots.comparison(losses, "bits", top=3.5, lower_is_better=True)
     (axes,) = figure.axes
     assert ticks(axes.get_yticklabels()) == ["SGD", "AdamW", "Adafactor"]
-    assert figure.get_suptitle() == "Adafactor (1.2), then AdamW (1.5)"
+    assert figure.get_suptitle() == "Best: Adafactor (1.2), then AdamW (1.5)"
     assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == [plots.BLUE.lower()] * 2 + [plots.ORANGE.lower()]
+
+
+def test_this_model_in_another_way_is_no_other_system_but_may_be_the_best():
+    scores = {"this model": {"value": 0.8}, "this model, greedy": {"value": 0.7}, "words": {"value": 0.5}}
+    assert plots.comparison(scores, "F1").get_suptitle() == "This model is 30.0 points above words"
+    ways = {"this model, one": {"value": 0.6}, "this model, half": {"value": 0.5}, "words": {"value": 0.4}}
+    assert plots.comparison(ways, "F1").get_suptitle() == "Best: this model, one (0.600), then this model, half (0.500)"
+
+
+def test_grouped_bars_say_what_is_highest_and_this_model_has_its_colour():
+    figure = plots.grouped_bars({"words": [0.2, 0.6], "this model": [0.4, 0.1]}, ["copied", "new"], ("share", "Does it copy?"))
+    assert figure.get_suptitle() == "Does it copy? highest: new (words); copied (this model)"
+    own = [to_hex(bar.get_facecolor()) for bar in figure.axes[0].containers[1]]
+    assert own == [plots.ORANGE.lower()] * 2 and to_hex(figure.axes[0].containers[0][0].get_facecolor()) != own[0]
+    many = {str(k): [k, 1 - k, 2, 3] for k in range(4)}
+    assert plots.grouped_bars(many, list("abcd"), ("share", "Four of each")).get_suptitle() == "Four of each"
+
+
+def test_windows_and_weights_say_what_they_show(tmp_path):
+    cuts = {"stride 0": [(0, 4), (4, 8)], "stride 2": [(0, 4), (2, 6), (4, 8)]}
+    figure = plots.windows(cuts, {"A": (1, 3), "B": (3, 5)})
+    assert figure.get_suptitle() == "Whole in a window: with stride 0, A; with stride 2, A and B"
+    assert plots.weights({"odds": 0.5, "length": -0.7}, "weight").get_suptitle() == "The largest weight is that of length (-0.70)"
+    path = plots.save(figure, tmp_path, "windows", figure.drawn)
+    assert plots.finding(path) == figure.get_suptitle() and not plots.is_stale(figure.drawn, path)
 
 
 def test_comparison_draws_a_line_to_read_all_bars_against():
@@ -379,7 +404,9 @@ def test_every_tier_of_the_metrics_has_a_colour_of_its_own():
 
 def test_buckets_draws_a_panel_a_group_with_values_and_intervals():
     figure = plots.buckets(BUCKETS, "accuracy", "By length and genre")
-    assert figure.get_suptitle() == "By length and genre"
+    assert figure.get_suptitle() == "By length and genre: lowest for '21-40' (0.700)"
+    told = plots.buckets(BUCKETS, "accuracy", "Length: it matters little")
+    assert told.get_suptitle() == "Length: it matters little"
     assert [axes.get_title() for axes in figure.axes] == ["length", "genre"]
     for axes, rows in zip(figure.axes, BUCKETS.values(), strict=True):
         ((points, _, (intervals,)),) = [container.lines for container in axes.containers]

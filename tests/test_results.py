@@ -558,3 +558,21 @@ def test_the_readme_has_the_families_between_its_markers(checkout):
     readme.write_text(readme.read_text() + "<!-- families:start -->\nstale\n<!-- families:end -->\n")
     text = report.rendered(checkout)[readme]
     assert "stale" not in text and "| Topic of a text (AG News) | encoder |" in text
+
+
+def test_a_report_folds_what_few_readers_look_for_and_the_end_of_long_lists():
+    errors = "".join(f"- row {k}\n  and more\n" for k in range(9))
+    page = f"# Title\n\n- a\n- b\n\n## Errors\n\n{errors}\nLast.\n\n## Training\n\nTwo epochs.\n\n## Run it yourself\n\n`make run`\n"
+    shown, more, recipe, command = report.folded(page).split("<details><summary>")
+    assert "- a\n- b\n" in shown and "- row 4\n  and more\n" in shown and "row 5" not in shown
+    assert more.startswith("4 more</summary>\n\n- row 5\n")
+    assert "- row 8\n  and more\n\n</details>\n\nLast.\n\n## Training\n" in more
+    assert "Two epochs.\n\n</details>" in recipe and command.endswith("`make run`\n\n</details>\n")
+    seven = "".join(f"- row {k}\n" for k in range(report.SHOWN + 2))
+    assert report.folded(seven) == seven  # a click for two rows is not worth it
+
+
+def test_the_readme_names_the_minutes_of_a_pre_training_too():
+    results = {"seconds": {"train": 6_000.0}, "model": {}}
+    assert report._minutes(results) == "100"
+    assert report._minutes(results | {"model": {"pretraining": {"seconds": 3_260.0}}}) == "100 + 54"

@@ -266,7 +266,7 @@ TEXT_MODELS = {
     ),
     "T5-large": TextModel("google-t5/t5-large", 24, _T5 | {"d_model": 1024, "d_ff": 4096, "num_heads": 16}, "770 M"),
 }
-T4_GIB = 14.0  # a T4's 16 GB are 14.9 GiB, of which driver and CUDA context take about one
+T4_GIB = 14.0  # PyTorch sees 14.7 GiB of a T4's 16 GB (CogVideo issue 741: 14.74), of which the CUDA context takes a part
 
 
 def text_model_cost(model: TextModel, precision: str = "fp32", dropout: float = 0.1, batch: int = 8, length: int = 512) -> Cost:

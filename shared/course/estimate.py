@@ -50,7 +50,7 @@ DOWNLOAD, DISK = 50e6, 150e6  # bytes a second from the Hub, and from and to Col
 START = 180.0  # seconds for cloning, installing, importing and drawing (a guess)
 SLOWER = 1.5  # Colab's two virtual cores over the two that the seconds given to `Plan.host` were measured on (a guess)
 CONTEXT = 0.5 * cost.GIB  # bytes of the CUDA context
-LIMIT, T4 = 45, 14.9  # minutes that a default may take; GiB of a T4, of which `cost.T4_GIB` can be used
+LIMIT, T4 = 45, 14.7  # minutes that a default may take; GiB of a T4, of which `cost.T4_GIB` can be used
 PARTS = ("training", "checks", "evaluation", "other", "start")  # other: second trainings, other models, work of the CPU
 ROWS = {  # of the Hub's splits, from their cards: train, validation, test
     "ag_news": (120_000, 0, 7_600), "go_emotions": (43_410, 5_426, 5_427), "mnli": (392_702, 9_815, 0), "rte": (2_490, 277, 0),

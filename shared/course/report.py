@@ -201,6 +201,42 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     return _bundled(results, text) + "\n" + _longer(results)
 
 
+def with_findings(text: str, folder: Path) -> str:
+    """The report that lies in this folder; the alternative text of each figure says what the figure's title says, too."""
+
+    def described(image: re.Match) -> str:
+        path = folder / image[2]
+        found = plots.finding(path).replace("[", "(").replace("]", ")") if path.is_file() else ""
+        return f"![{image[1]}: {found}]({image[2]})" if found else image[0]
+
+    return re.sub(r"!\[([^]]*)\]\(([^)]+\.png)\)", described, text)
+
+
+FOLDED = {"Training": "The recipe, and the loss by step", "Run it yourself": "The command, and the versions of the libraries"}
+SHOWN = 5  # rows of a longer list, such as one of errors
+
+
+def folded(text: str) -> str:
+    """The report, in which the sections FOLDED and whatever lists have beyond SHOWN rows open on a click."""
+    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    for at, part in enumerate(parts):
+        heading, _, body = part.partition("\n")
+        if (told := FOLDED.get(heading.removeprefix("## "))) is not None:
+            parts[at] = f"{heading}\n\n{_details(told, body)}\n\n"
+    return re.sub(r"(?:^- .*\n(?:  .*\n)*)+", _short_list, "".join(parts).rstrip() + "\n", flags=re.MULTILINE)
+
+
+def _short_list(found: re.Match[str]) -> str:
+    rows = re.split(r"^(?=- )", found[0], flags=re.MULTILINE)[1:]
+    if len(rows) <= SHOWN + 2:
+        return found[0]
+    return "".join(rows[:SHOWN]) + "\n" + _details(f"{len(rows) - SHOWN} more", "".join(rows[SHOWN:])) + "\n"
+
+
+def _details(summary: str, body: str) -> str:
+    return f"<details><summary>{summary}</summary>\n\n{body.strip()}\n\n</details>"
+
+
 def _bundled(results: dict[str, Any], text: str) -> str:
     """The report, which says below its title where a run had no data but the course's own rows."""
     if {part["source"] for part in results.get("data", {}).values()} != {"bundled"}:
@@ -274,7 +310,7 @@ def render_run(lesson: Path, run: Path) -> Path:
         return f"]({link(neighbour, here) if neighbour.anchor == here.anchor else neighbour.as_uri()})"
 
     page = render(lesson / "report.md.j2", results, "plots", "results.json")
-    write_whole(target, re.sub(r"\]\(\.\./([^)]*)\)", from_here, page))
+    write_whole(target, folded(with_findings(re.sub(r"\]\(\.\./([^)]*)\)", from_here, page), run)))
     return target
 
 
@@ -282,6 +318,12 @@ def lesson_results(lesson: Path) -> list[dict[str, Any]]:
     """The committed results of a lesson, the largest profile first."""
     found = [lesson / "results" / f"{profile}.json" for profile in PROFILES_BY_WEIGHT]
     return [json.loads(path.read_text(encoding="utf8")) for path in found if path.is_file()]
+
+
+def _minutes(results: dict[str, Any]) -> str:
+    """The training's minutes; behind a plus those of a pre-training that the course did itself."""
+    taught = results["model"].get("pretraining", {}).get("seconds")
+    return f"{results['seconds']['train'] / 60:.0f}" + (f" + {taught / 60:.0f}" if taught else "")
 
 
 def _training_time(results: dict[str, Any]) -> str:
@@ -361,10 +403,23 @@ def _renderers(root: Path) -> list[Callable[[], dict[Path, str]]]:
 
 def stale_figures(root: Path = ROOT) -> dict[Path, dict[str, Any]]:
     """The figures that today's results or style would draw otherwise, each with what to draw it from: {path: record}."""
-    records = {root / overview.FIGURE: overview.figure(overview_rows(root, lesson_folders(root)))}
-    for file in sorted(root.glob("task-*/*/plots/*/figures.json")):
-        records |= {file.parent / f"{name}.png": record for name, record in json.loads(file.read_text(encoding="utf8")).items()}
+    records = {root / overview.FIGURE: overview.figure(overview_rows(root, lesson_folders(root)))} | _recorded(root)
     return {path: record for path, record in records.items() if plots.is_stale(record, path)}
+
+
+def _recorded(root: Path) -> dict[Path, dict[str, Any]]:
+    """What each figure of a lesson was drawn from."""
+    found = {}
+    for file in sorted(root.glob("task-*/*/plots/*/figures.json")):
+        found |= {file.parent / f"{name}.png": record for name, record in json.loads(file.read_text(encoding="utf8")).items()}
+    return found
+
+
+def _redraw_stale(records: dict[Path, dict[str, Any]]) -> list[Path]:
+    stale = [path for path, record in records.items() if plots.is_stale(record, path)]
+    for path in stale:
+        plots.save(plots.redraw(records[path]), path.parent, path.stem, records[path])
+    return stale
 
 
 def _report(lesson: Path) -> dict[Path, str]:
@@ -372,7 +427,8 @@ def _report(lesson: Path) -> dict[Path, str]:
     if not found:
         return {}
     name = found[0]["profile"]
-    return {lesson / "report.md": render(lesson / "report.md.j2", found[0], f"plots/{name}", f"results/{name}.json")}
+    text = render(lesson / "report.md.j2", found[0], f"plots/{name}", f"results/{name}.json")
+    return {lesson / "report.md": folded(with_findings(text, lesson))}
 
 
 def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
@@ -409,7 +465,7 @@ def overview_rows(root: Path, lessons: list[Path]) -> list[overview.Row]:
                 overview.Row(
                     number=numbers.get(lesson.name, len(rows) + 1), title=page.title, new=told["new"],
                     after=", ".join(str(numbers[name]) for name in told["before"]) or "–",
-                    minutes=f"{estimates.get(lesson.name, '?')} / {results['seconds']['train'] / 60:.0f}",
+                    minutes=f"{estimates.get(lesson.name, '?')} / {_minutes(results)}",
                     measure=MEASURES.get(part["metric"], part["metric"].replace("_", " ")),
                     score=tuple(scale * part["score"][key] for key in ("value", "low", "high")),
                     baseline=scale * part["baseline"][1], published=published, notebook=notebook,
@@ -654,7 +710,7 @@ def write_pages(root: Path = ROOT) -> list[Path]:
 
     One lesson's broken template keeps no other from its report: the rest is written before CourseError names the first broken one.
     """
-    written, broken = [], None
+    written, broken = _redraw_stale(_recorded(root)), None  # first: the reports say what the figures show
     for pages in _renderers(root):
         try:
             stale = {path: text for path, text in pages().items() if _old(path) != text}
@@ -665,11 +721,9 @@ def write_pages(root: Path = ROOT) -> list[Path]:
             write_whole(path, text)
             written.append(path)
     if broken:
-        raise CourseError(f"{broken}. The other reports are written; when this is mended, python -m shared.report renders the rest")
-    for path, record in stale_figures(root).items():
-        plots.save(plots.redraw(record), path.parent, path.stem, record)
-        written.append(path)
-    return written
+        raise CourseError(f"{broken}. The other reports are written; when this is fixed, python -m shared.report renders the rest")
+    figure = overview.figure(overview_rows(root, lesson_folders(root)))
+    return [*written, *_redraw_stale({root / overview.FIGURE: figure})]
 
 
 def _old(path: Path) -> str:
