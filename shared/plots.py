@@ -671,7 +671,9 @@ def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple
     axes.set_xticks(np.arange(len(names)) + width * (len(groups) - 1) / 2, names)
     axes.set(ylabel=labels[0])
     title, told = labels[1], _highest(groups, names)
-    _finding(figure, f"{title}{' ' if title.endswith('?') else '; '}{told}" if told else title)
+    if told:
+        title += f" H{told[1:]}" if title.endswith("?") else f"; {told}"
+    _finding(figure, title)
     axes.grid(axis="x", visible=False)
     figure.legend(loc="outside lower center", ncols=len(groups))
     return figure

@@ -62,7 +62,7 @@ def beams(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Data
     for given in ({"return_value": {}}, {"wraps": text2text._read_once}):
         with mock.patch.object(text2text, "_read_once", **given):
             started = time.perf_counter()
-            found = text2text.generate(model, tokenizer, ids, max_new_tokens=min(SUMMARY, NEW), batch_size=BATCH, num_beams=BEAMS)
+            found = text2text.generate(model, tokenizer, ids, max_new_tokens=SUMMARY, batch_size=BATCH, num_beams=BEAMS)
             seconds.append(time.perf_counter() - started)
         texts.append(found.texts)
     return seconds[0] / seconds[1], float(np.mean([a == b for a, b in zip(*texts, strict=True)]))

@@ -198,6 +198,7 @@ def test_texts_and_decoder_run(monkeypatch):
     small = {"d_model": 64, "d_kv": 32, "d_ff": 128, "num_layers": 2, "num_decoder_layers": 2, "num_heads": 2}
     monkeypatch.setattr(bench_text, "SIZES", small)
     monkeypatch.setattr(bench_decoder, "NEW", 4)
+    monkeypatch.setattr(bench_decoder, "SUMMARY", 4)
     monkeypatch.setattr(bench_decoder, "LENGTH", 160)
     found = bench_text.compare(rows=4, pairs=10, rounds=1)
     assert min(found.values()) > 0  # that the texts are the same is checked there

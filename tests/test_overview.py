@@ -65,10 +65,10 @@ def test_the_committed_figures_are_of_the_committed_results_and_of_todays_style(
         assert image.width >= 1_400  # 200 dpi, shown at 700 pixels
 
 
-# Figures that only their notebook can draw, since it draws them itself or adds a line or a scale; and, in PRINTED, those of runs
-# whose results do not have all numbers: the next run of their lesson records them.
-OWN_FIGURES = {"lab-measuring": {"coverage", "thresholds"}, "lab-speed": {"ladder"}}
-PRINTED = {
+# Figures that only their notebook can draw, since it draws them itself or adds a line or a scale; and those of runs before there
+# were records, whose results do not have all numbers: the next run of their lesson records them.
+DRAWN_BY_THE_NOTEBOOK = {"lab-measuring": {"coverage", "thresholds"}, "lab-speed": {"ladder"}}
+UNRECORDED = {
     "lab-measuring": {"reliability"}, "extractive-squad": {"logits"}, "lab-stride-and-spans": {"curve", "learning_curve", "null_odds"},
 }  # fmt: skip
 
@@ -77,9 +77,9 @@ PRINTED = {
 def test_every_committed_figure_is_redrawn_from_a_record_wide_and_says_what_it_shows(folder):
     records = json.loads((folder / "figures.json").read_text(encoding="utf8"))
     pictures, lesson = {path.stem: path for path in folder.glob("*.png")}, folder.parts[-3]
-    printed = PRINTED.get(lesson, set())
-    assert set(pictures) - set(records) == OWN_FIGURES.get(lesson, set()) | printed
-    for name in set(pictures) - printed:
+    unrecorded = UNRECORDED.get(lesson, set())
+    assert set(pictures) - set(records) == DRAWN_BY_THE_NOTEBOOK.get(lesson, set()) | unrecorded
+    for name in set(pictures) - unrecorded:
         with Image.open(pictures[name]) as picture:
             assert picture.width >= 1_400 and len(picture.info["Title"].split()) > 2, name
 

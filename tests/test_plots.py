@@ -327,7 +327,7 @@ def test_this_model_in_another_way_is_no_other_system_but_may_be_the_best():
 
 def test_grouped_bars_say_what_is_highest_and_this_model_has_its_colour():
     figure = plots.grouped_bars({"words": [0.2, 0.6], "this model": [0.4, 0.1]}, ["copied", "new"], ("share", "Does it copy?"))
-    assert figure.get_suptitle() == "Does it copy? highest: new (words); copied (this model)"
+    assert figure.get_suptitle() == "Does it copy? Highest: new (words); copied (this model)"
     own = [to_hex(bar.get_facecolor()) for bar in figure.axes[0].containers[1]]
     assert own == [plots.ORANGE.lower()] * 2 and to_hex(figure.axes[0].containers[0][0].get_facecolor()) != own[0]
     many = {str(k): [k, 1 - k, 2, 3] for k in range(4)}
