@@ -22,8 +22,11 @@ myst_fence_as_directive = ["mermaid"]
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
 html_theme = "sphinx_book_theme"
-html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False, "footer_content_items": []}
-html_static_path = ["static"]
+html_theme_options = {
+    "show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False, "footer_content_items": [],
+    "secondary_sidebar_items": {"**": ["page-toc"], "task-*/*/report": []},  # a report is short, and its tables are wide
+}  # fmt: skip
+templates_path, html_static_path = ["templates"], ["static"]
 html_css_files = ["course.css"]
 html_copy_source = False
 mermaid_init_config = {"startOnLoad": False, "flowchart": {"useMaxWidth": False}, "themeVariables": {"fontSize": "14px"}}  # see course.css

@@ -1,5 +1,6 @@
 """No link within the course leads nowhere: in its pages and notebooks, and in the web site where its tool is installed."""
 
+import re
 import subprocess
 import sys
 
@@ -88,6 +89,7 @@ def test_the_site_has_every_page_search_and_a_way_to_the_next(site):
         text = page.read_text(encoding="utf8")
         assert '<meta name="viewport"' in text
         assert path.name == "README.id.md" or 'title="next page"' in text
+        assert len(re.findall(r'class="[^"]*\bprimary-toggle\b', text)) == 1  # the theme's script takes the first of a page
     assert (site / "index.html").read_bytes() == (site / "README.html").read_bytes()
     assert (site / "search.html").is_file() and (site / "searchindex.js").is_file()
 
