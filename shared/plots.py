@@ -299,23 +299,25 @@ def comparison(
     """
     figure, axes = _figure(1.3 + 0.42 * len(scores))
     names = sorted(scores, key=lambda name: scores[name]["value"], reverse=lower_is_better)
-    own = OWN if OWN in scores or line else names[-1]
+    others = ("published", f"{OWN},") if OWN in scores else "published"  # this model in another way is no other system
+    ranked = [name for name in reversed(names) if not name.startswith(others)]
+    own = OWN if OWN in scores or line else ranked[0]
     for at, name in enumerate(names):
         value, shown = scores[name]["value"], _shown(scores[name]["value"], top)
         low, high = (scores[name].get(part, value) for part in ("low", "high"))
-        if name.startswith("published"):
+        if mark := name.startswith("published"):
             axes.plot(value, at, "D", color="black", fillstyle="none", markersize=8)
         else:
             spread = [[max(value - low, 0)], [max(high - value, 0)]]
             axes.barh(at, value, xerr=spread, color=ORANGE if name == own else BLUE, capsize=3)
-        inside = value > 0.25 * top and not name.startswith("published")  # else it stands behind the interval or the mark
-        left = 0.01 * top if inside else max(value, high) + 0.02 * top
-        axes.text(left, at, shown, va="center", color="white" if inside else "black", fontweight="bold")
+        inside = value > 0.25 * top and not mark  # else it stands beside the interval or the mark
+        before = value > 0.8 * top and mark  # there is no room behind it
+        left = 0.01 * top if inside else value - 0.03 * top if before else max(value, high) + (0.03 if mark else 0.02) * top
+        color, side = "white" if inside else "black", "right" if before else "left"
+        axes.text(left, at, shown, va="center", ha=side, color=color, fontweight="bold")
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 30) for name in names])
     axes.set(xlabel=measure, xlim=(0, top), ylim=(-0.6, len(names) - 0.4))
     axes.grid(axis="y", visible=False)
-    others = ("published", f"{OWN},") if OWN in scores else "published"  # this model in another way is no other system
-    ranked = [name for name in reversed(names) if not name.startswith(others)]
     if line:
         axes.axvline(line[1], color="black", linestyle="--", label=line[0])
         figure.legend(loc="outside lower center")
@@ -331,9 +333,10 @@ def _shown(value: float, top: float) -> str:
 
 
 def _beside(scores: dict[str, dict], line: tuple[str, float], top: float) -> str:
-    """How many scores lie above a line, and the lowest of all."""
+    """How many scores lie above a line, and the lowest and the highest of all."""
     values = [score["value"] for score in scores.values()]
-    return f"{sum(value > line[1] for value in values)} of {len(values)} lie above {line[0]}; the lowest has {_shown(min(values), top)}"
+    span = " to ".join(_shown(value, top) for value in (min(values), max(values)))
+    return f"{sum(value > line[1] for value in values)} of {len(values)} lie above {line[0]}; they have {span}"
 
 
 def _distance(scores: dict[str, dict], ranked: list[str], top: float) -> str:
@@ -694,6 +697,27 @@ def _highest(groups: dict[str, list[float]], names: list[str]) -> str:
     if len(told) > 3:
         return ""
     return "highest: " + "; ".join(f"{max(inside, key=inside.get)} ({part})" for part, inside in told.items())
+
+
+@drawn
+def stacked(bars: dict[str, dict[str, float]], label: str, line: tuple[str, float]) -> Figure:
+    """Horizontal bars made of parts, the first on top: {name: {part: size}}. `line`, (text, size), is what they have to fit into."""
+    figure, axes = _figure(1.9 + 0.42 * len(bars))
+    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    colours, ends = _colours(dict.fromkeys(parts)), np.zeros(len(bars))
+    for part, colour in zip(parts, colours, strict=True):
+        sizes = np.array([bar.get(part, 0.0) for bar in bars.values()])
+        axes.barh(range(len(bars)), sizes, left=ends, color=colour, label=part)
+        ends += sizes
+    axes.axvline(line[1], color="black", linestyle="--", label=line[0])
+    axes.set_yticks(range(len(bars)), [textwrap.fill(name, 30) for name in bars])
+    axes.set(xlabel=label, xlim=(0, 1.05 * max(line[1], ends.max())), ylim=(len(bars) - 0.4, -0.6))
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=3)
+    most = list(bars)[int(ends.argmax())]
+    part = max(bars[most], key=bars[most].get)
+    _finding(figure, f"{int((ends <= line[1]).sum())} of {len(bars)} fit into {line[0]}; most of '{most}' are {part}")
+    return figure
 
 
 @drawn

@@ -309,6 +309,15 @@ def test_comparison_draws_a_published_score_as_an_open_mark_that_is_compared_wit
     assert mark.get_fillstyle() == "none" and list(mark.get_xdata()) == [41.0]
 
 
+def test_comparison_s_colour_is_of_a_system_that_was_scored_and_a_high_mark_has_its_score_before_it():
+    figure = plots.comparison({"MNLI first": {"value": 0.7}, "plain": {"value": 0.6}, "published: BERT": {"value": 0.95}}, "accuracy")
+    (axes,) = figure.axes
+    plain, first = (bar.get_facecolor() for bar in axes.patches)
+    assert plain != first and figure.get_suptitle() == "Best: MNLI first (0.700), then plain (0.600)"
+    (score,) = [text for text in axes.texts if text.get_text() == "0.950"]
+    assert score.get_horizontalalignment() == "right" and score.get_position()[0] < 0.95
+
+
 def test_comparison_of_a_loss_has_the_lowest_on_top():
     losses = {"AdamW": {"value": 1.5}, "Adafactor": {"value": 1.25}, "SGD": {"value": 3.0}}
     figure = plots.comparison(losses, "bits", top=3.5, lower_is_better=True)
@@ -348,8 +357,20 @@ def test_comparison_draws_a_line_to_read_all_bars_against():
     (axes,) = figure.axes
     (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
     assert list(line.get_xdata()) == [10.0, 10.0] and legend(axes) == ["published"]
-    assert figure.get_suptitle() == "1 of 2 lie above published; the lowest has 9.0"
+    assert figure.get_suptitle() == "1 of 2 lie above published; they have 9.0 to 20.0"
     assert len({bar.get_facecolor() for bar in axes.patches}) == 1
+
+
+def test_stacked_bars_end_at_the_sum_of_their_parts_beside_a_line():
+    bars = {"short": {"weights": 1.0, "activations": 2.0}, "long": {"weights": 1.0, "activations": 14.0}}
+    figure = plots.stacked(bars, "GiB", ("a T4", 14.0))
+    (axes,) = figure.axes
+    ends = {round(bar.get_x() + bar.get_width(), 6) for bar in axes.patches}
+    assert ends == {1.0, 3.0, 15.0} and axes.get_xlim()[1] > 15
+    (line,) = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert list(line.get_xdata()) == [14.0, 14.0] and ticks(axes.get_yticklabels()) == ["short", "long"]
+    assert figure.get_suptitle() == "1 of 2 fit into a T4; most of 'long' are activations"
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first is on top
 
 
 def test_differences_mark_zero_and_say_how_many_are_clear_of_it():
