@@ -1,6 +1,7 @@
 """What the first pages show of all lessons: their order, one table, one figure."""
 
 import json
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -82,6 +83,28 @@ def test_every_committed_figure_is_redrawn_from_a_record_wide_and_says_what_it_s
     for name in set(pictures) - unrecorded:
         with Image.open(pictures[name]) as picture:
             assert picture.width >= 1_400 and len(picture.info["Title"].split()) > 2, name
+
+
+def height(page, width=916, line=24):
+    """About the pixels of a page as GitHub shows it, with what is folded closed: in a browser these eleven were up to 11 % higher."""
+    pixels = 0
+    for part in re.split(r"\n\n+", re.sub(r"<details>.*?</details>", "folded", page.read_text(encoding="utf8"), flags=re.DOTALL)):
+        if picture := re.fullmatch(r"!\[[^]]*\]\((.+)\)", part):
+            with Image.open(page.parent / picture[1]) as image:
+                pixels += min(width, image.width) * image.height / image.width + 16
+        elif part.startswith("|"):
+            pixels += sum(37 + line * (len(row) // 170) for row in part.split("\n")[1:]) + 16
+        elif part.startswith("#"):
+            pixels += 60
+        else:
+            rows = re.split(r"\n(?=- )", part)
+            pixels += sum(line * math.ceil(len(row) / 128) for row in rows) + 16
+    return pixels
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("task-*/*/report.md")), ids=lambda page: page.parent.name)
+def test_a_report_is_read_in_four_screens(page):
+    assert 1_000 < height(page) <= 3_500  # of 900 pixels, with what the estimate leaves out
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("task-*/*/report.md")), ids=lambda page: page.parent.name)

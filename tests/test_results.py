@@ -100,7 +100,7 @@ def checkout(tmp_path):
     (lesson / "demo.ipynb").write_text('{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}')
     (lesson / "report.md.j2").write_text(
         '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "90 %" %}\n'
-        "accuracy {{ r.metrics.accuracy | ci }} in {{ plots }} from {{ results_file }}\n"
+        "accuracy {{ r.metrics.accuracy | interval }} in {{ plots }} from {{ results_file }}\n"
     )
     (tmp_path / "README.md").write_text(
         "top\n<!-- results:start -->\nold\n<!-- results:end -->\n<!-- lessons:start -->\n<!-- lessons:end -->\nend\n"
@@ -126,7 +126,7 @@ def test_a_template_that_asks_for_more_than_the_results_have_is_named(checkout):
         ('"Demo" %}', '"Demo" %}{% set tested = ["tset"] %}', r"unknown tested split of .*report.md.j2 'tset': did you mean 'test'"),
         ("{{ plots }}", "{{ plots", r"task-1/demo/report.md.j2, line 2: .*: correct the template"),
         ("{{ plots }}", "{{ beside('tries.json') }}", r"demo/report.md.j2 cannot be rendered \(FileNotFoundError: .*tries.json"),
-        ("{{ plots }}", "{{ r.metrics | ci }}", r"demo/report.md.j2 cannot be rendered \(KeyError"),
+        ("{{ plots }}", "{{ r.metrics | interval }}", r"demo/report.md.j2 cannot be rendered \(KeyError"),
     ],
 )
 def test_a_broken_template_is_named_in_one_line(checkout, old, new, message):
@@ -153,7 +153,7 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     assert {path.name for path in written} == {"README.md", "report.md", "overview.png"}
     assert report.write_pages(checkout) == []
     accuracy = json.loads((checkout / "task-1/demo/results/laptop.json").read_text())["metrics"]["accuracy"]
-    text = (checkout / "task-1/demo/report.md").read_text()
+    text = plain((checkout / "task-1/demo/report.md").read_text())
     assert f"accuracy {100 * accuracy['value']:.1f} % [" in text and "plots/laptop from results/laptop.json" in text
     readme = plain((checkout / "README.md").read_text())
     assert readme.startswith("top\n") and readme.endswith("end\n") and "old\n" not in readme
@@ -203,7 +203,7 @@ def test_check_exits_one_and_names_the_file(monkeypatch, capsys):
 
 def test_a_template_that_names_an_unknown_result_fails(checkout):
     (checkout / "task-1/demo/report.md.j2").write_text(
-        '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "" %}{{ r.metrics.acuracy | ci }}'
+        '{% set title = "Demo" %}{% set headline = "accuracy" %}{% set published = "" %}{{ r.metrics.acuracy | interval }}'
     )
     with pytest.raises(Exception, match="acuracy"):
         report.write_pages(checkout)
@@ -285,7 +285,7 @@ def test_readme_shows_bleu_and_its_floor_without_a_percent_sign(checkout):
     (lesson / "report.md.j2").write_text(template)
     row = plain(report.headline_row(lesson, results, checkout))
     assert "| BLEU **9.1 [8.2, 10.1]** | 2.8 (word for word) |" in row
-    assert report.render(lesson / "report.md.j2", results, "", "") == "9.1 [8.2, 10.1]\n"
+    assert plain(report.render(lesson / "report.md.j2", results, "", "")) == "9.1 [8.2, 10.1]\n"
 
 
 def test_a_lesson_without_results_is_passed_over(checkout):
@@ -400,8 +400,18 @@ def test_numbers_are_shown_in_their_unit():
     assert report.shown_metric("accuracy", metric) == "92.5 % [91.9, 93.1]"
     assert report.shown_metric("bleu", {"value": 38.31, "low": 37.0, "high": 39.0}) == "38.3 [37.0, 39.0]"
     assert (report.duration(47.2), report.duration(740)) == ("47 s", "12.3 min")
-    kept = report.environment(Path()).from_string("{{ m | interval }} {{ m | interval(2) }}").render(m=metric)  # never broken in two
-    assert kept.count(" ") == 1 and plain(kept) == "92.5 % [91.9, 93.1] 92.53 % [91.93, 93.10]"
+    shown = report.environment(Path()).from_string("{{ m | interval }} {{ m | interval(2) }}").render(m=metric)
+    assert shown == "92.5 % [91.9, 93.1] 92.53 % [91.93, 93.10]"
+
+
+def test_a_number_its_unit_and_its_interval_stay_in_one_line():
+    text = "F1 of 92.5 % [91.9, 93.1], +0.4 [-0.9, +1.6] and +7.7 points [+3.7, +11.7], 0.3 [0.2, 0.4] of 5 [see](x)"
+    kept = report.unbroken(text)
+    assert plain(kept) == text
+    assert kept.split(" ")[2:] == [
+        "92.5\xa0%\xa0[91.9,\xa093.1],", "+0.4\xa0[-0.9,\xa0+1.6]", "and", "+7.7", "points\xa0[+3.7,\xa0+11.7],",
+        "0.3\xa0[0.2,\xa00.4]", "of", "5", "[see](x)",
+    ]  # fmt: skip
 
 
 def test_rouge_is_shown_in_points():
@@ -543,13 +553,22 @@ def test_families_notice_other_rows(checkout):
 
 def test_a_report_quotes_a_lab_once_it_has_results(checkout):
     template = checkout / "task-1/demo/report.md.j2"
-    quoted = '{% set v2 = lab("task-2/lab-stride-and-spans") %}{{ v2.tables.headline[0].f1 | ci if v2 else "not run yet" }}'
+    quoted = '{% set v2 = lab("task-2/lab-stride-and-spans") %}{{ v2.tables.headline[0].f1 | interval if v2 else "not run yet" }}'
     template.write_text(template.read_text() + quoted)
     report.write_pages(checkout)
     assert "not run yet" in (checkout / "task-1/demo/report.md").read_text()
     lab_contender(checkout, 0.61)
     report.write_pages(checkout)
-    assert "61.0 % [56.0, 66.0]" in (checkout / "task-1/demo/report.md").read_text()
+    assert "61.0 % [56.0, 66.0]" in plain((checkout / "task-1/demo/report.md").read_text())
+
+
+def test_a_page_shows_what_a_lab_found_about_the_findings_of_others(tmp_path):
+    assert report.findings_table(tmp_path) == ""
+    folder = tmp_path / "task-3/lab-lora/results"
+    folder.mkdir(parents=True)
+    found = [{"source": "A 2024", "finding": "it forgets less", "our_runs": "cannot decide"}]
+    (folder / "laptop.json").write_text(json.dumps({"tables": {"findings": found}}))
+    assert report.findings_table(tmp_path).splitlines()[2:] == ["| it forgets less (A 2024) | cannot decide |"]
 
 
 def test_the_readme_has_the_families_between_its_markers(checkout):
@@ -570,6 +589,20 @@ def test_a_report_folds_what_few_readers_look_for_and_the_end_of_long_lists():
     assert "Two epochs.\n\n</details>" in recipe and command.endswith("`make run`\n\n</details>\n")
     seven = "".join(f"- row {k}\n" for k in range(report.SHOWN + 2))
     assert report.folded(seven) == seven  # a click for two rows is not worth it
+
+
+def test_a_list_of_long_rows_shows_as_many_as_a_screen_has_room_for():
+    long = "".join(f"- row {k} {'word ' * 80}\n" for k in range(4))
+    shown, more = report.folded(long).split("<details><summary>")
+    assert "row 1" in shown and "row 2" not in shown and more.startswith("2 more</summary>\n\n- row 2")
+    assert "row 3" in more and more.endswith("</details>\n")
+
+
+def test_a_template_folds_a_part_of_its_own_and_its_lists_stay_whole(tmp_path):
+    rows = "".join(f"- row {k}\n" for k in range(9))
+    template = f'Before.\n\n{{% filter fold("What it rests on") %}}\n{rows}{{% endfilter %}}\n\nAfter.\n'
+    page = report.folded(report.environment(tmp_path).from_string(template).render())
+    assert page == f"Before.\n\n<details><summary>What it rests on</summary>\n\n{rows}\n</details>\n\nAfter.\n"
 
 
 def test_the_readme_names_the_minutes_of_a_pre_training_too():

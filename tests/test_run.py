@@ -148,7 +148,7 @@ def lesson(root: Path, name: str, *cells: str) -> Path:
     for i, cell in enumerate(cells, 2):
         headed += [nbformat.v4.new_markdown_cell(f"## {i}. Part {i}"), nbformat.v4.new_code_cell(cell)]
     nbformat.write(nbformat.v4.new_notebook(cells=headed), folder / f"{name}.ipynb")
-    (folder / "report.md.j2").write_text("{% set title = 'Demo' %}accuracy {{ r.metrics.accuracy | ci }}")
+    (folder / "report.md.j2").write_text("{% set title = 'Demo' %}accuracy {{ r.metrics.accuracy | interval }}")
     (folder / "profiles.toml").write_text("")
     return folder
 

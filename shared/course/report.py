@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import html
+import itertools
 import json
 import math
 import re
@@ -176,8 +177,7 @@ def environment(folder: Path) -> jinja2.Environment:
     jinja.globals["lab"] = lambda name: inert(next(iter(lesson_results(folder.parents[1] / name)), None))  # None before its first run
     jinja.filters |= {
         "pct": percent,
-        "ci": with_interval,
-        "interval": lambda metric, digits=1: with_interval(metric, digits).replace(" ", "\N{NO-BREAK SPACE}"),  # in one line, always
+        "interval": with_interval,
         "points": points_with_interval,
         "md": escape,
         "code": code_span,
@@ -186,6 +186,7 @@ def environment(folder: Path) -> jinja2.Environment:
         "changed": changed,
         "needs": needs,
         "n": lambda value: f"{value:,}",
+        "fold": lambda body, summary: _details(summary, body) + "\n",
     }
     return jinja
 
@@ -198,7 +199,13 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     with _errors_naming(template):
         page = environment(template.parent).get_template(template.name)
         text = page.render(r=inert(results), plots=plots, results_file=results_file).strip()
-    return _bundled(results, text) + "\n" + _longer(results)
+    return unbroken(_bundled(results, text) + "\n" + _longer(results))
+
+
+def unbroken(text: str) -> str:
+    """The text, in which no line breaks between a number, its % and its interval."""
+    text = re.sub(r"(?<=\d) (?=%)|(?<=[\d%s]) (?=\[[-+]?\d)", "\N{NO-BREAK SPACE}", text)
+    return re.sub(r"(\[[-+]?[\d.]+,) ([-+]?[\d.]+\])", "\\1\N{NO-BREAK SPACE}\\2", text)
 
 
 def with_findings(text: str, folder: Path) -> str:
@@ -213,7 +220,7 @@ def with_findings(text: str, folder: Path) -> str:
 
 
 FOLDED = {"Training": "The recipe, and the loss by step", "Run it yourself": "The command, and the versions of the libraries"}
-SHOWN = 5  # rows of a longer list, such as one of errors
+SHOWN, CHARACTERS = 5, 900  # of a longer list, such as one of errors: its rows, and about what they may have together
 
 
 def folded(text: str) -> str:
@@ -223,14 +230,19 @@ def folded(text: str) -> str:
         heading, _, body = part.partition("\n")
         if (told := FOLDED.get(heading.removeprefix("## "))) is not None:
             parts[at] = f"{heading}\n\n{_details(told, body)}\n\n"
-    return re.sub(r"(?:^- .*\n(?:  .*\n)*)+", _short_list, "".join(parts).rstrip() + "\n", flags=re.MULTILINE)
+    pieces = re.split(r"(^<details>.*?^</details>)", "".join(parts).rstrip() + "\n", flags=re.MULTILINE | re.DOTALL)
+    for at in range(0, len(pieces), 2):  # what is folded already stays whole
+        pieces[at] = re.sub(r"(?:^- .*\n(?:  .*\n)*)+", _short_list, pieces[at], flags=re.MULTILINE)
+    return "".join(pieces)
 
 
 def _short_list(found: re.Match[str]) -> str:
     rows = re.split(r"^(?=- )", found[0], flags=re.MULTILINE)[1:]
-    if len(rows) <= SHOWN + 2:
+    sizes = itertools.accumulate(len(row) for row in rows)
+    shown = max(2, min(SHOWN, sum(size <= CHARACTERS for size in sizes)))
+    if len(rows) <= SHOWN + 2 and len(found[0]) <= 1.5 * CHARACTERS:
         return found[0]
-    return "".join(rows[:SHOWN]) + "\n" + _details(f"{len(rows) - SHOWN} more", "".join(rows[SHOWN:])) + "\n"
+    return "".join(rows[:shown]) + "\n" + _details(f"{len(rows) - shown} more", "".join(rows[shown:])) + "\n"
 
 
 def _details(summary: str, body: str) -> str:
@@ -443,9 +455,17 @@ def _readmes(root: Path, lessons: list[Path]) -> dict[Path, str]:
         text = readme.read_text(encoding="utf8")
         text = fill(text, "results", results_table(inside, readme.parent))
         text = fill(text, "families", families_table(root, readme.parent))
+        text = fill(text, "findings", findings_table(root))
         text = fill(text, "hero", f"![{overview.finding(rows)}]({overview.FIGURE})")
         pages[readme] = fill(text, "lessons", overview.table(mine, language, "" if here == "." else "../"))
     return pages
+
+
+def findings_table(root: Path, lab: str = "task-3/lab-lora") -> str:
+    """What a lab's runs say of the findings of others; "" before its first run."""
+    found = [row for results in lesson_results(root / lab)[:1] for row in inert(results)["tables"]["findings"]]
+    rows = "".join(f"\n| {row['finding']} ({row['source']}) | {row['our_runs']} |" for row in found)
+    return f"| Finding (source) | Our runs |\n|:--|:--|{rows}" if rows else ""
 
 
 def overview_rows(root: Path, lessons: list[Path]) -> list[overview.Row]:
