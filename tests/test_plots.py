@@ -68,6 +68,7 @@ FIGURES = {
     "label_f1": (lambda: plots.label_f1(LABEL_TABLE), 1),
     "buckets": (lambda: plots.buckets(BUCKETS, "accuracy", "By length and genre", floor=0.85), 2),
     "seeds": (lambda: plots.seeds({"MNLI": [0.8, 0.7], "none": [0.6]}, "accuracy"), 1),
+    "stacked": (lambda: plots.stacked({"short": {"weights": 1.0, "activations": 2.0}}, "GiB", ("a T4", 14.0)), 1),
     "windows": (lambda: plots.windows(CUTS, {"A": (48, 54)}), 2),
     "stride_sweep": (lambda: plots.stride_sweep(STRIDES, 64), 2),
     "curves": (lambda: plots.curves(np.arange(3), CURVES, ("threshold", "score", "a title"), {"in use": 1.0}), 1),
