@@ -22,10 +22,7 @@ myst_fence_as_directive = ["mermaid"]
 suppress_warnings = ["myst.header", "mystnb.unknown_mime_type"]
 
 html_theme = "sphinx_book_theme"
-html_theme_options = {
-    "show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False, "footer_content_items": [],
-    "secondary_sidebar_items": {"**": ["page-toc"], "task-*/*/report": []},  # a report is short, and its tables are wide
-}  # fmt: skip
+html_theme_options = {"show_toc_level": 2, "use_download_button": False, "use_fullscreen_button": False, "footer_content_items": []}
 templates_path, html_static_path = ["templates"], ["static"]
 html_css_files = ["course.css"]
 html_copy_source = False
@@ -67,7 +64,9 @@ def prepare(app, name: str, source: list[str]) -> None:
     if here.suffix == ".md":
         text = re.sub(r"\]\(([\w./-]+)/\)", lambda link: f"]({_in_folder(here.parent / link[1], link[1])})", source[0])
         text = re.sub(r"^(\s*(?:flowchart|graph|direction)) LR$", r"\1 TB", text, flags=re.MULTILINE)
-        source[0] = text + (contents() if name == root_doc else "")
+        # a report is short and its tables are wide: it has no second column of contents
+        alone = "---\nhtml_theme.sidebar_secondary.remove: true\n---\n\n" if here.name == "report.md" else ""
+        source[0] = alone + text + (contents() if name == root_doc else "")
     else:
         notebook = json.loads(source[0])
         for cell in notebook["cells"]:
