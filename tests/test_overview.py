@@ -85,6 +85,17 @@ def test_every_committed_figure_is_redrawn_from_a_record_wide_and_says_what_it_s
             assert picture.width >= 1_400 and len(picture.info["Title"].split()) > 2, name
 
 
+@pytest.mark.parametrize("folder", sorted(ROOT.glob("task-*/*/plots/laptop")), ids=lambda folder: folder.parts[-3])
+def test_a_published_score_in_a_figure_is_that_of_the_report_which_names_its_source(folder):
+    drawn = json.loads((folder / "figures.json").read_text(encoding="utf8")).get("comparison", {"arguments": {"scores": {}}})
+    top = drawn["arguments"].get("top", 1)
+    marks = {name: score["value"] for name, score in drawn["arguments"]["scores"].items() if name.startswith("published")}
+    page = folder.parents[1] / "report.md"
+    for name, value in marks.items():
+        number = f"{value if top > 1 else 100 * value:.4g}"
+        assert re.search(rf"(?<![\d.]){re.escape(number)}0?(?!\d)", page.read_text(encoding="utf8")), (name, number)
+
+
 def height(page, width=916, line=24):
     """About the pixels of a page as GitHub shows it, with what is folded closed: in a browser these eleven were up to 11 % higher."""
     pixels = 0

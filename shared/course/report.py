@@ -372,8 +372,7 @@ def headline_row(lesson: Path, results: dict[str, Any], base: Path) -> str:
 
 def _score_cell(metric: str, score: Any) -> str:
     """`accuracy **92.3 % [91.7, 92.9]**`, whose number and interval stay in one line."""
-    shown = shown_metric(metric, score).replace(" ", "\N{NO-BREAK SPACE}")
-    return f"{MEASURES.get(metric, metric.replace('_', '-'))} **{shown}**"
+    return f"{MEASURES.get(metric, metric.replace('_', '-'))} **{unbroken(shown_metric(metric, score))}**"
 
 
 def _without_owner(model: str) -> str:
