@@ -96,6 +96,15 @@ def test_a_published_score_in_a_figure_is_that_of_the_report_which_names_its_sou
         assert re.search(rf"(?<![\d.]){re.escape(number)}0?(?!\d)", page.read_text(encoding="utf8")), (name, number)
 
 
+@pytest.mark.parametrize("lesson", report.lesson_folders(), ids=lambda lesson: lesson.name)
+def test_a_run_on_other_rows_does_not_claim_the_recipe_that_was_chosen_for_the_published_one(lesson):
+    results = report.lesson_results(lesson)[0]
+    for part in results["data"].values():
+        part["source"] = "bundled"
+    page = report.render(lesson / "report.md.j2", results, "plots/laptop", "results/laptop.json")
+    assert "(this run)" not in page and page.splitlines()[2].startswith("**A trial run**")
+
+
 def height(page, width=916, line=24):
     """About the pixels of a page as GitHub shows it, with what is folded closed: in a browser these eleven were up to 11 % higher."""
     pixels = 0
