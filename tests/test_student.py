@@ -19,8 +19,7 @@ from tests import links
 from tests.programs import LABS, LESSONS, START
 from tests.test_notebooks import checked, load, printed, prose, solutions, source
 
-CHECKED = [path for path in (START, *LESSONS) if student.checks(path.stem if path == START else path.parent.relative_to(ROOT).as_posix())]
-with_checks = pytest.mark.parametrize("path", CHECKED, ids=lambda path: path.stem)
+every_notebook = pytest.mark.parametrize("path", [START, *LESSONS, *LABS], ids=lambda path: path.stem)
 
 
 def checks(path: Path) -> dict:
@@ -65,7 +64,7 @@ def test_no_link_of_the_copy_leads_nowhere(copied):
     assert [link for page in links.sources(copied) for link in links.broken_in(page, copied)] == []
 
 
-@pytest.mark.parametrize("path", [START, *LESSONS, *LABS], ids=lambda path: path.stem)
+@every_notebook
 def test_no_solution_is_left_and_the_other_cells_are_as_they_were(path, copied):
     before, code = load(path)
     after, _ = load(copied / path.relative_to(ROOT))
@@ -83,7 +82,7 @@ def test_no_solution_is_left_and_the_other_cells_are_as_they_were(path, copied):
         assert json.dumps(longest)[1:-1] not in text
 
 
-@pytest.mark.parametrize("path", [START, *LESSONS], ids=lambda path: path.stem)
+@every_notebook
 def test_the_first_answer_cells_name_what_is_asked_for(path, copied):
     after, _ = load(copied / path.relative_to(ROOT))
     answers = [source(cell) for cell in after["cells"] if "answer" in cell["metadata"].get("tags", [])]
@@ -94,11 +93,11 @@ def test_the_first_answer_cells_name_what_is_asked_for(path, copied):
         assert max(map(len, answer.splitlines())) <= 120
 
 
-@with_checks
+@every_notebook
 def test_a_check_asks_for_new_names_that_the_solution_defines(path):
     _, code = load(path)
     solved = solutions(code)
-    assert set(checks(path)) <= {str(number) for number in range(1, len(solved) + 1)}
+    assert set(checks(path)) == {str(number) for number in range(1, len(solved) + 1)}
     earlier = set().union(*(assigned(source(cell)) for cell in code if cell not in solved))
     for number, known in checks(path).items():
         defined = assigned(source(solved[int(number) - 1]))
@@ -106,11 +105,6 @@ def test_a_check_asks_for_new_names_that_the_solution_defines(path):
         asserts = [node for node in ast.walk(ast.parse(known["check"])) if isinstance(node, ast.Assert)]
         assert asserts and all(node.msg for node in asserts)
         assert max(map(len, student.check_cell(int(number), known))) <= 110, number
-
-
-def test_lessons_of_task_1_have_a_check_for_every_exercise():
-    for path in (START, *(path for path in LESSONS if path.is_relative_to(ROOT / "task-1"))):
-        assert len(checks(path)) == len(solutions(load(path)[1]))
 
 
 def run_check(number: int, text: str, capsys) -> str:
@@ -169,7 +163,7 @@ def test_the_plan_has_twelve_weeks_and_every_lesson():
 
 
 @pytest.mark.slow
-@with_checks
+@every_notebook
 def test_the_checks_pass_behind_the_courses_own_solutions(path):
     notebook, number = nbformat.read(path, 4), 0
     for cell in notebook.cells:
