@@ -77,8 +77,9 @@ def training_cost(
     four_bit: bool = False,
     optimizer_bytes: float = 8,
     attention: str | None = None,
+    count_flops: bool = True,
 ) -> Cost:
-    """The cost of training a model of this configuration.
+    """The cost of training a model of this configuration. CourseError for an unknown head or precision.
 
     Args:
         head: "classes", "spans", "text" (encoder–decoder) or "next token".
@@ -87,10 +88,8 @@ def training_cost(
         adapt: makes the model a partly trained one, for example `lora.sketch(rank)`.
         four_bit: the frozen linear layers of the blocks are stored in NF4 with double quantisation (QLoRA) and compute in
             16 bits; whatever else is frozen is kept in 32, as peft's prepare_model_for_kbit_training does.
-        optimizer_bytes: per trained parameter; 8 for AdamW in fp32, 2 for its 8-bit version.
+        optimizer_bytes: per trained parameter; 8 for AdamW in fp32, 2 for its 8-bit version. count_flops: False leaves `flops` at 0.
         attention: "sdpa" or "eager", which also keeps the attention probabilities; None: the library's choice.
-
-    Raises CourseError for an unknown head or precision.
     """
     if precision not in PRECISIONS:
         raise unknown("precision", precision, list(PRECISIONS))
@@ -102,7 +101,7 @@ def training_cost(
         inputs = _inputs(head, config, batch, length, target_length or max(1, length // 4))
         with _saved_bytes(model) as saved, _autocast(precision):
             model(**inputs)
-        flops = _step_flops(model, inputs, precision)
+        flops = _step_flops(model, inputs, precision) if count_flops else 0
     return _summed(model, saved[0], flops // batch, packed, optimizer_bytes)
 
 
