@@ -31,7 +31,7 @@ from shared.course.runtime import replace
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8A8A8A"  # Okabe-Ito: safe for colour-blind readers
 
-STYLE = 8  # raise it when figures are to look different: every committed one is drawn again
+STYLE = 9  # raise it when figures are to look different: every committed one is drawn again
 
 
 WIDTH = 7.0  # inches of every figure; pages show it at 700 pixels, so that no letter is smaller than 11 points
@@ -308,7 +308,7 @@ def comparison(
         if mark := name.startswith("published"):
             axes.plot(value, at, "D", color="black", fillstyle="none", markersize=8)
         else:
-            spread = [[max(value - low, 0)], [max(high - value, 0)]]
+            spread = [[max(value - low, 0)], [max(high - value, 0)]] if low < high else None  # no cap where no interval is known
             axes.barh(at, value, xerr=spread, color=ORANGE if name == own else BLUE, capsize=3)
         inside = value > 0.25 * top and not mark  # else it stands beside the interval or the mark
         before = value > 0.8 * top and mark  # there is no room behind it
@@ -678,7 +678,7 @@ def grouped_bars(groups: dict[str, list[float]], names: list[str], labels: tuple
         title += f" H{told[1:]}" if title.endswith("?") else f"; {told}"
     _finding(figure, title)
     axes.grid(axis="x", visible=False)
-    figure.legend(loc="outside lower center", ncols=len(groups))
+    figure.legend(loc="outside lower center", ncols=min(len(groups), 3))
     return figure
 
 

@@ -29,6 +29,7 @@ IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
 GREEDY = {
     "do_sample": False, "num_beams": 1, "use_cache": True, "early_stopping": False, "length_penalty": 1.0, "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0, "encoder_no_repeat_ngram_size": 0, "min_length": 0, "min_new_tokens": None, "forced_eos_token_id": None,
+    "num_return_sequences": 1,
 }  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def _padding_token(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 class Generated(NamedTuple):
-    """What `generate` returns, in the order of the sources. stopped: booleans [sources], ended by EOS before the limit."""
+    """What `generate` returns, in the order of the sources. stopped: booleans [texts], ended by EOS before the limit."""
 
     texts: list[str]
     stopped: np.ndarray
@@ -145,43 +146,43 @@ def generate(
         max_source: tokens, for an encoder-decoder: a longer text loses its right end, which is said. A decoder's prompt
             cannot be cut like that, because the instruction may stand at its end: cut its document before.
         arguments: more for the library's `generate`. The default is greedy (`GREEDY`) whatever the model's generation_config says.
+            With num_return_sequences=n the n texts of a source follow one another.
 
     Sources of like length share a batch, the longest first, padded left for a decoder and right for an encoder. Only the continuation
-    is decoded. Generation stops at the model's or the tokenizer's EOS. The model is back in its mode afterwards. Raises CourseError
-    for an empty source and for one longer than the model's window.
+    is decoded. Generation stops at the model's or the tokenizer's EOS. CourseError for an empty source or one beyond the model's window.
     """
     rows = _source_ids(model, tokenizer, sources, max_source)
     _check_window(model, rows, max_new_tokens)
     seq2seq, stops, pad = model.config.is_encoder_decoder, _stop_tokens(model, tokenizer), _padding_token(tokenizer)
     arguments = GREEDY | {"eos_token_id": stops, "pad_token_id": pad} | arguments
-    stops = np.atleast_1d(arguments["eos_token_id"])
-    texts, stopped = [""] * len(rows), np.zeros(len(rows), bool)
+    stops, each = np.atleast_1d(arguments["eos_token_id"]), arguments["num_return_sequences"]
+    texts, stopped = [""] * (each * len(rows)), np.zeros(each * len(rows), bool)
     with _evaluating(model, batch_size):
         for batch in _batches(rows, batch_size):
-            padded = _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left")
-            ids, mask = (part.to(model.device) for part in padded)
+            places = [each * row + number for row in batch for number in range(each)]
+            ids, mask = (part.to(model.device) for part in _pad([rows[row] for row in batch], pad, "right" if seq2seq else "left"))
             given = {"input_ids": ids, "attention_mask": mask, **arguments, **_read_once(model, ids, mask, arguments)}
             output = model.generate(max_new_tokens=max_new_tokens, **given)
             new = output[:, 1 if seq2seq else ids.shape[1] :].cpu().numpy()  # a decoder of its own begins with a start token
-            stopped[batch] = np.isin(new, stops).any(1)
-            for row, text in zip(batch, decode(new, tokenizer), strict=True):
-                texts[row] = text
+            stopped[places] = np.isin(new, stops).any(1)
+            for place, text in zip(places, decode(new, tokenizer), strict=True):
+                texts[place] = text
     return Generated(texts, stopped)
 
 
 def _read_once(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, arguments: dict[str, Any]) -> dict[str, Any]:
-    """For beams: the keys and values of all tokens but the last, so that a decoder reads each prompt once.
+    """For beams and samples: the keys and values of all tokens but the last, so that a decoder reads each prompt once.
 
-    The library's `generate` reads it once per beam. The texts are the same (`make bench` compares them, and the seconds).
+    The library's `generate` reads it once per beam or sample. The texts are the same (`make bench` compares them, and the seconds).
     """
-    beams = arguments["num_beams"]
-    if beams == 1 or ids.shape[1] == 1 or not arguments["use_cache"] or model.config.is_encoder_decoder:
+    times = max(arguments["num_beams"], arguments["num_return_sequences"])
+    if times == 1 or ids.shape[1] == 1 or not arguments["use_cache"] or model.config.is_encoder_decoder:
         return {}
     places = (mask.cumsum(-1) - 1).clamp(min=0)
     ids, mask, places = ids[:, :-1], mask[:, :-1], places[:, :-1]
     with torch.no_grad():
         read = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
-    read.past_key_values.batch_repeat_interleave(beams)
+    read.past_key_values.batch_repeat_interleave(times)
     return {"past_key_values": read.past_key_values}
 
 

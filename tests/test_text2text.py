@@ -199,6 +199,30 @@ def test_batched_generation_equals_one_by_one(kind, arguments):
     assert len(set(texts)) > 1
 
 
+@pytest.mark.parametrize("kind", ["llama", "phi", "t5"])
+def test_several_texts_of_a_source_follow_one_another(kind):
+    model, tokenizer = tiny(kind)
+    found = generate(model, tokenizer, TEXTS, max_new_tokens=8, batch_size=3, num_beams=3, num_return_sequences=2)
+    expected = []
+    for text in TEXTS:
+        given = tokenizer(text, return_tensors="pt")
+        new = model.generate(**given, max_new_tokens=8, num_beams=3, num_return_sequences=2, do_sample=False, pad_token_id=0)
+        expected += text2text.decode(new[:, 1 if kind == "t5" else given["input_ids"].shape[1] :], tokenizer)
+    assert found.texts == expected and len(found.stopped) == len(expected) == 2 * len(TEXTS) and len(set(expected)) > len(TEXTS)
+
+
+def test_samples_are_the_librarys_own(monkeypatch):
+    """A prompt that is read once for all its samples gives those that the library draws under the same seed."""
+    model, tokenizer = tiny("llama")
+    drawn = {"do_sample": True, "temperature": 0.5, "top_k": 0, "num_return_sequences": 4, "max_new_tokens": 8}
+    torch.manual_seed(0)
+    found = generate(model, tokenizer, TEXTS[:1], **drawn).texts
+    torch.manual_seed(0)
+    given = tokenizer(TEXTS[0], return_tensors="pt")
+    new = model.generate(**given, **drawn, pad_token_id=0)[:, given["input_ids"].shape[1] :]
+    assert found == text2text.decode(new, tokenizer) and len(set(found)) > 1
+
+
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_every_source_stops_by_itself_and_is_told_so(kind):
     """Tokens that come in the middle are made the EOS: some sources meet it, early or late, others run to the limit."""

@@ -159,12 +159,12 @@ def phi2_xsum(p: Plan, c: dict[str, Any]) -> None:
     p.cfg = c | {"checkpointing": True}
     p.training(tokens, rows, held, shape, answer=28, batch=4, checks=2)
     p.resident = 2 * p.deep(c["model"], "parameters")  # the merged copy, which writes, in 16 bits
-    beams, few = c["num_beams"], max(1, 16 // c["num_beams"])
-    p.writing(tokens, test, new, few, beams=beams, merged=True, times=2)  # before and after training
-    p.writing(tokens, test if beams > 1 else 0, new, 16, merged=True)  # greedily
-    p.writing(tokens, 60, new, few, beams=beams, merged=True)  # the course's own articles
+    samples = c["samples"]
+    p.writing(tokens, test, new, 16, merged=True, times=2 if samples > 1 else 1)  # greedily, before and after training
+    p.reading(tokens, test + 60, max(1, 16 // samples))  # the consensus, also of the course's own articles: a prompt is read once
+    p.writing(1, samples * (test + 60), new, 16, merged=True)
     p.training(tokens, min(64, rows), 0, shape, answer=28, batch=4, part="other", epochs=1, checks=0)  # exercise 1
-    p.writing(tokens, 60, new, few, beams=beams, merged=True, part="other", times=2)
+    p.writing(tokens, 60, new, 16, merged=True, part="other", times=3)
     p.hold(p.deep(c["model"], "weights") + p.cache(16, shape))  # both copies, and what writing keeps
     p.hold(2 * p.deep(c["model"], "weights") + p.cache(16, 400))  # the adapters on a second base model, exercise 1
     p.host(test, 12.0)
