@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -24,6 +25,18 @@ every_notebook = pytest.mark.parametrize("path", [START, *LESSONS, *LABS], ids=l
 
 def checks(path: Path) -> dict:
     return student.checks(path.stem if path == START else path.parent.relative_to(ROOT).as_posix())
+
+
+def wrong_answers(path: Path) -> dict[str, list[str]]:
+    """{number of the exercise: for each assert of its check an answer that it must refuse}."""
+    every = tomllib.loads((ROOT / "tests" / "wrong_answers.toml").read_text(encoding="utf8"))
+    return every[path.stem if path == START else path.parent.relative_to(ROOT).as_posix()]
+
+
+def messages(number: str, path: Path) -> list[str]:
+    """What the asserts of a check say when they fail, in their order."""
+    nodes = [node for node in ast.walk(ast.parse(checks(path)[number]["check"])) if isinstance(node, ast.Assert)]
+    return [ast.literal_eval(node.msg) for node in sorted(nodes, key=lambda node: node.lineno)]
 
 
 def assigned(text: str) -> set[str]:
@@ -102,8 +115,7 @@ def test_a_check_asks_for_new_names_that_the_solution_defines(path):
     for number, known in checks(path).items():
         defined = assigned(source(solved[int(number) - 1]))
         assert set(known["names"]) <= defined and not set(known["names"]) & earlier, (number, set(known["names"]) & earlier)
-        asserts = [node for node in ast.walk(ast.parse(known["check"])) if isinstance(node, ast.Assert)]
-        assert asserts and all(node.msg for node in asserts)
+        assert messages(number, path) and len(messages(number, path)) == len(wrong_answers(path)[number]), number
         assert max(map(len, student.check_cell(int(number), known))) <= 110, number
 
 
@@ -162,16 +174,32 @@ def test_the_plan_has_twelve_weeks_and_every_lesson():
         assert folder.name.startswith("lab-") or f"({folder.relative_to(ROOT).as_posix()}/" in text, folder.name
 
 
+REFUSES = """
+for _wrong in {wrong!r}:
+    _names = dict(globals())  # the notebook's own stay as they are
+    exec(_wrong, _names)
+    try:
+        exec({check!r}, _names)
+    except AssertionError as _error:
+        print("exercise {number} refuses:", _error)
+    else:
+        print("exercise {number} accepts:", _wrong)
+"""
+
+
 @pytest.mark.slow
 @every_notebook
-def test_the_checks_pass_behind_the_courses_own_solutions(path):
+def test_the_checks_take_the_courses_own_solutions_and_refuse_wrong_answers(path):
     notebook, number = nbformat.read(path, 4), 0
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
             number += 1
-            known = checks(path).get(str(number))
-            cell.source += "\n" + "\n".join(student.check_cell(number, known)) if known else ""
+            known = checks(path)[str(number)]
+            cell.source += "\n" + "\n".join(student.check_cell(number, known))
+            cell.source += REFUSES.format(wrong=wrong_answers(path)[str(number)], check=known["check"], number=number)
     place = {"metadata": {"path": str(path.parent)}}
     NotebookClient(notebook, timeout=600, startup_timeout=300, kernel_name="python3", resources=place).execute()
     said = printed([cell for cell in notebook.cells if cell.cell_type == "code" and not checked(cell)])
     assert said.count("the check found no mistake") == len(checks(path))
+    verdicts = re.findall(r"^exercise \d+ (?:refuses|accepts): .*", said, re.MULTILINE)
+    assert verdicts == [f"exercise {number} refuses: {message}" for number in checks(path) for message in messages(number, path)]
