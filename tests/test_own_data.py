@@ -1456,7 +1456,8 @@ def opinions(labels: tuple[str, ...], each: int = 15) -> list[dict]:
 
 def test_a_decoder_answers_a_readers_questions(write, tmp_path):
     file = write("export.csv", delimited(annotated(), ";").encode("utf-8-sig"))
-    said, results = run("llm-squad-v2", tmp_path / "runs", f"data={file}", "question=Frage", "context=Absatz", "answers=Antwort")
+    told = ("question=Frage", "context=Absatz", "answers=Antwort", "train_rows=all")
+    said, results = run("llm-squad-v2", tmp_path / "runs", f"data={file}", *told)
     assert results is not None, said
     (folder,) = (tmp_path / "runs").glob("*_llm-squad-v2")
     assert {split: (part["source"], part["rows"]) for split, part in results["data"].items()} == {
