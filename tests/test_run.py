@@ -46,7 +46,6 @@ def test_finds_lessons_by_full_name_short_name_and_task():
         (["ag-newz"], r"unknown lesson 'ag-newz': .*known are .*task-1/ag-news"),
         (["--profile", "lapto"], r"unknown profile 'lapto': did you mean 'laptop'\? known are tiny, laptop, colab, paper"),
         (["--profile", "colab"], r"profile 'colab' needs a CUDA GPU .* set COURSE_PROFILE=laptop"),
-        (["--profile", "full"], r"profile 'colab' needs a CUDA GPU .* set COURSE_PROFILE=laptop"),
         (["--commit", "--skip-solutions"], r"--commit publishes .* run to its end: leave out --skip-solutions"),
         (["--profile", "tiny", "--set", "epochs"], r"cannot read the override 'epochs': write it as key=value"),
     ],

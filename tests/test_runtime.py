@@ -74,13 +74,6 @@ def test_profile_defaults_to_laptop_without_a_gpu_and_to_colab_with_one(monkeypa
     assert runtime.profile() == "colab"
 
 
-@pytest.mark.parametrize(("former", "name"), [("small", "laptop"), ("full", "colab")])
-def test_former_names_of_profiles_are_understood(monkeypatch, former, name):
-    pretend_gpu(monkeypatch)
-    monkeypatch.setenv("COURSE_PROFILE", former)
-    assert runtime.profile() == name
-
-
 def test_unknown_profile_suggests_the_nearest(monkeypatch):
     monkeypatch.setenv("COURSE_PROFILE", "lapto")
     with pytest.raises(CourseError, match=r"unknown profile 'lapto': did you mean 'laptop'\? known are tiny, laptop"):

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from shared.course.settings import Settings
 
 PROFILES = ("tiny", "laptop", "colab", "paper")
-FORMER = {"small": "laptop", "full": "colab"}  # names of profiles in older commands
 ASIDE = ("resume", "push_to_hub", "report_to")  # settings that change nothing of what is trained
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 ROOT = Path(__file__).resolve().parents[2]
@@ -290,7 +289,6 @@ def profile() -> str:
     name = os.environ.get("COURSE_PROFILE", "").strip()
     if not name:
         return "colab" if device() == "cuda" else "laptop"
-    name = FORMER.get(name, name)
     if name not in PROFILES:
         raise unknown("profile", name, PROFILES)
     if name in ("colab", "paper") and device() != "cuda":
