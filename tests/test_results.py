@@ -161,6 +161,17 @@ def test_writing_renders_once_and_then_is_up_to_date(checkout):
     assert "[Demo](task-1/demo/demo.ipynb)" in readme
 
 
+@pytest.mark.parametrize("path", RESULTS, ids=names(RESULTS))
+def test_a_trial_run_does_not_claim_what_was_scored_on_other_rows(path):
+    """Earlier scores are those of real test rows, which a run on the course's own rows has not seen."""
+    results = json.loads(path.read_text(encoding="utf8"))
+    for part in results["data"].values():
+        part["source"] = "bundled"
+    text = report.render(path.parents[1] / "report.md.j2", results, "plots", "results.json")
+    assert text.splitlines()[2].startswith("**A trial run**")
+    assert not re.search(r"arlier versions? of this lesson|Earlier (looks|runs)|Seen before|A look at the test", text)
+
+
 @pytest.mark.parametrize(("sources", "told"), [({"bundled"}, True), ({"bundled", "folder"}, False), ({"hub"}, False)])
 def test_a_report_says_below_its_title_that_a_run_had_only_the_courses_rows(checkout, sources, told):
     results = json.loads((checkout / "task-1/demo/results/laptop.json").read_text())

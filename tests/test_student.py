@@ -23,14 +23,18 @@ from tests.test_notebooks import checked, load, printed, prose, solutions, sourc
 every_notebook = pytest.mark.parametrize("path", [START, *LESSONS, *LABS], ids=lambda path: path.stem)
 
 
+def lesson_of(path: Path) -> str:
+    """The name under which exercises.toml has a notebook."""
+    return path.stem if path == START else path.parent.relative_to(ROOT).as_posix()
+
+
 def checks(path: Path) -> dict:
-    return student.checks(path.stem if path == START else path.parent.relative_to(ROOT).as_posix())
+    return student.checks(lesson_of(path))
 
 
 def wrong_answers(path: Path) -> dict[str, list[str]]:
     """{number of the exercise: for each assert of its check an answer that it must refuse}."""
-    every = tomllib.loads((ROOT / "tests" / "wrong_answers.toml").read_text(encoding="utf8"))
-    return every[path.stem if path == START else path.parent.relative_to(ROOT).as_posix()]
+    return tomllib.loads((ROOT / "tests" / "wrong_answers.toml").read_text(encoding="utf8"))[lesson_of(path)]
 
 
 def messages(number: str, path: Path) -> list[str]:
