@@ -169,7 +169,7 @@ def test_a_trial_run_does_not_claim_what_was_scored_on_other_rows(path):
         part["source"] = "bundled"
     text = report.render(path.parents[1] / "report.md.j2", results, "plots", "results.json")
     assert text.splitlines()[2].startswith("**A trial run**")
-    assert not re.search(r"arlier versions? of this lesson|Earlier (looks|runs)|Seen before|A look at the test", text)
+    assert not re.search(r"arlier versions? of this lesson|Earlier (looks|runs)|Seen before|A look at the test|Contamination", text)
 
 
 @pytest.mark.parametrize(("sources", "told"), [({"bundled"}, True), ({"bundled", "folder"}, False), ({"hub"}, False)])

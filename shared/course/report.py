@@ -198,7 +198,7 @@ def render(template: Path, results: dict[str, Any], plots: str, results_file: st
     """
     with _errors_naming(template):
         page = environment(template.parent).get_template(template.name)
-        text = page.render(r=inert(results), plots=plots, results_file=results_file).strip()
+        text = page.render(r=inert(results), plots=plots, results_file=results_file, trial=is_trial(results)).strip()
     return unbroken(_bundled(results, text) + "\n" + _longer(results))
 
 
@@ -249,9 +249,14 @@ def _details(summary: str, body: str) -> str:
     return f"<details><summary>{summary}</summary>\n\n{body.strip()}\n\n</details>"
 
 
+def is_trial(results: dict[str, Any]) -> bool:
+    """Whether a run had no data but the course's own rows."""
+    return {part["source"] for part in results.get("data", {}).values()} == {"bundled"}
+
+
 def _bundled(results: dict[str, Any], text: str) -> str:
-    """The report, which says below its title where a run had no data but the course's own rows."""
-    if {part["source"] for part in results.get("data", {}).values()} != {"bundled"}:
+    """The report, which says below its title if it is of a trial run."""
+    if not is_trial(results):
         return text
     title, _, rest = text.partition("\n")
     told = "**A trial run** on the few rows that were written for this course: it shows that everything works, not what the model can do."
@@ -297,7 +302,8 @@ def headline(lesson: Path, results: dict[str, Any]) -> Any:
     """
     template = lesson / "report.md.j2"
     with _errors_naming(template):
-        page = environment(lesson).get_template(template.name).make_module({"r": results, "plots": "", "results_file": ""})
+        given = {"r": results, "plots": "", "results_file": "", "trial": is_trial(results)}
+        page = environment(lesson).get_template(template.name).make_module(given)
     place = f"{_lesson_name(lesson)}/{template.name}"
     for name in ("title", "headline", "published"):
         if not hasattr(page, name):
