@@ -1,6 +1,6 @@
 """Pre-train a substitute on texts without labels, once on a machine: what T5 learned from the web, in small.
 
-    python -m shared.course.pretrain course/minilm-pointer-qa   --data ../shared/data      54 minutes, measured on two slow cores
+    python -m shared.course.pretrain course/minilm-pointer-qa   --data ../shared/data      64 minutes, measured on two slow cores
     python -m shared.course.pretrain course/minilm-pointer-news --data ../shared/data      about 40 minutes there, an estimate
 
 qa: *cloze* questions. A few words of a sentence are asked for, with some of the words around them as the question (Lewis, Denoyer,
