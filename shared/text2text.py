@@ -7,6 +7,7 @@ writing, so no tokenizer's `padding_side` is read or changed.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import re
 import sys
 import unicodedata
@@ -17,13 +18,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared import data
 from shared.course.runtime import CourseError, encodable, memory_for, progress
 from shared.doctor import examine as template_doctor  # noqa: F401  what a tokenizer and its chat template do
 
 IGNORED = -100  # the label that PyTorch's cross-entropy leaves out
+# What transformers calls a decoder's keys and values; 5.24 gave them another name
+CACHE = next(
+    name for name in ("cache", "past_key_values") if name in inspect.signature(GenerationMixin.prepare_inputs_for_generation).parameters
+)
 # Greedy decoding, and nothing else that a checkpoint's generation_config may ask for (BART-base: four beams, no trigram twice, EOS
 # at the limit). What belongs to its vocabulary stays: start, stop and forbidden tokens.
 GREEDY = {
@@ -182,8 +187,8 @@ def _read_once(model: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, ar
     ids, mask, places = ids[:, :-1], mask[:, :-1], places[:, :-1]
     with torch.no_grad():
         read = model(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
-    read.past_key_values.batch_repeat_interleave(times)
-    return {"past_key_values": read.past_key_values}
+    read[CACHE].batch_repeat_interleave(times)
+    return {CACHE: read[CACHE]}
 
 
 class Scored(NamedTuple):
@@ -233,7 +238,7 @@ def generate_scored(
             limits = {"max_new_tokens": max_new_tokens, "eos_token_id": stops, "pad_token_id": pad}
             output = model.generate(input_ids=ids, attention_mask=mask, **limits, **fixed, **arguments)
             new, said = _spoken(output, ids.shape[1])
-            found.rival[batch] = _continued(model, output.past_key_values, ids, mask, ending).cpu().double()
+            found.rival[batch] = _continued(model, output[CACHE], ids, mask, ending).cpu().double()
             for row, tokens, scores in zip(batch, new.tolist(), said, strict=True):
                 count, found.stopped[row] = _first_line(tokens, tokenizer, stops)
                 found.texts[row] = decode([tokens[:count]], tokenizer)[0].split("\n")[0].strip()
@@ -273,9 +278,9 @@ def _continued(model: PreTrainedModel, cache: Any, ids: torch.Tensor, mask: torc
         input_ids=torch.cat([ids, tokens[:, :-1]], 1)[:, start:],
         attention_mask=attended,
         position_ids=(attended.cumsum(-1) - 1).clamp(min=0)[:, start:],
-        past_key_values=cache,
         use_cache=cache is not None,
         logits_to_keep=len(ending),
+        **{CACHE: cache},
     )
     return _picked(output.logits, tokens)
 
