@@ -132,7 +132,7 @@ def run_check(number: int, text: str, capsys) -> str:
 @pytest.mark.parametrize(
     ("number", "right", "wrong"),
     [
-        (1, "all_steps, first_steps = 189, 18", "all_steps, first_steps = 186, 18"),
+        (1, "all_steps, first_steps = 189, 19", "all_steps, first_steps = 186, 19"),
         (2, "both_probabilities = 1 / (1 + np.exp([-2.0, -1.0]))", "both_probabilities = np.array([0.731, 0.269])"),
     ],
 )
