@@ -1,6 +1,6 @@
 """Pre-train a substitute on texts without labels, once on a machine: what T5 learned from the web, in small.
 
-    python -m shared.course.pretrain course/minilm-pointer-qa   --data ../shared/data      64 minutes, measured on two slow cores
+    python -m shared.course.pretrain course/minilm-pointer-qa   --data ../shared/data      50 minutes, measured on two cores
     python -m shared.course.pretrain course/minilm-pointer-news --data ../shared/data      about 40 minutes there, an estimate
 
 qa: *cloze* questions. A few words of a sentence are asked for, with some of the words around them as the question (Lewis, Denoyer,
@@ -38,10 +38,10 @@ from shared.course.settings import COMMON, Settings, overridden
 PIECE, ARTICLE = 150, 300  # words of what is read with a cloze question, and of an article, whose rest no encoder here would see
 LEAD = 45  # words after which no sentence is added to what is to be written
 NUMBER, NAME = re.compile(r"\W*\d"), re.compile(r"\W*[A-ZÀ-Þ]")
-_RECIPE = {"rows": 24_000, "epochs": 1.0, "batch_size": 32, "learning_rate": 4e-4, "max_source": 320, "max_target": 24}
+_RECIPE = {"rows": 24_000, "epochs": 1.0, "batch_size": 16, "learning_rate": 3e-4, "max_source": 320, "max_target": 24}
 TASKS: dict[str, dict[str, Any]] = {
     "course/minilm-pointer-qa": _RECIPE,
-    "course/minilm-pointer-news": _RECIPE | {"rows": 12_000, "batch_size": 16, "max_source": 448, "max_target": 96},
+    "course/minilm-pointer-news": _RECIPE | {"rows": 12_000, "learning_rate": 4e-4, "max_source": 448, "max_target": 96},
 }
 COLUMNS = {"squad": "context", "cnn_dailymail": "article", "xsum": "document"}  # where the texts are
 Pair = tuple[str, str]  # what is read, what is to be written
